@@ -4,29 +4,42 @@
 package attribution
 
 // Owner is whom a call is booked to, as far as is known. Names are those of
-// OpenTelemetry's resource conventions.
+// OpenTelemetry's resource conventions. Its maps are shared and read only.
 type Owner struct {
 	PID         uint32
 	Executable  string // process.executable.name
 	CommandLine string // never exported; rules may match it
 	Cgroup      string // path in its hierarchy
 	Unit        string // systemd unit
+	// Source is what the process was read from: "proc"; "cgroup" when it was gone
+	// and only the kernel's cgroup id was left; "" when nothing was.
+	Source string
 
-	ContainerID   string // container.id, 64 hex digits
-	ContainerName string // k8s.container.name
-	PodUID        string // k8s.pod.uid
-	PodName       string
-	Namespace     string            // k8s.namespace.name
-	NodeName      string            // k8s.node.name
-	Workload      map[string]string // k8s.deployment.name, k8s.job.name …
-	PodLabels     map[string]string // allow-listed
+	ContainerID      string // container.id: 64 hex digits, ECS's form on Fargate
+	ContainerRuntime string // container.runtime: containerd, cri-o, docker, podman; "" when the path does not say
+	ContainerName    string // k8s.container.name
+	RuntimeName      string // container.name: what the runtime calls it, outside Kubernetes
+	PodUID           string // k8s.pod.uid
+	PodName          string
+	Namespace        string            // k8s.namespace.name
+	NodeName         string            // k8s.node.name
+	Workload         map[string]string // k8s.deployment.name, k8s.job.name …
+	PodLabels        map[string]string // allow-listed; keys as on the pod
 
-	ServiceName      string
-	ServiceNamespace string
+	ServiceName       string
+	ServiceNamespace  string
+	ServiceVersion    string
+	ServiceInstanceID string
+	// Attributes are further resource attributes that the pod's annotations
+	// resource.opentelemetry.io/* or the process's OTEL_RESOURCE_ATTRIBUTES state.
+	Attributes map[string]string
 
-	Graph      string // tollwire.graph
-	Node       string // tollwire.node
-	NodeSource string // what said so: rule:NAME, header, baggage, metadata, pod_label, workload, executable …
+	Graph string // tollwire.graph
+	Node  string // tollwire.node
+	// NodeSource is what said so: header, baggage, metadata, session, annotation,
+	// label, rule:NAME, service, workload, container, unit, executable; unknown when
+	// Node is empty.
+	NodeSource string
 
 	Tenant  string
 	Session string
