@@ -1,0 +1,75 @@
+# tollwire: `make demo` shows the main job, `make test` passes the tests.
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -ec
+.DEFAULT_GOAL := build
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+export CGO_ENABLED ?= 0
+# Third-party binaries that take long to build live outside the checkout.
+export TOLLWIRE_CACHE ?= $(HOME)/.cache/tollwire
+
+.PHONY: build
+build: bin/tollwire bin/llmsim ## Build the agent and the provider simulator into bin/
+
+.PHONY: bin/tollwire bin/llmsim bin/demo
+bin/tollwire:
+	go build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/agent
+bin/llmsim:
+	go build -trimpath -o $@ ./cmd/llmsim
+bin/demo:
+	go build -trimpath -o $@ ./cmd/demo
+
+.PHONY: demo
+demo: setup build bin/demo ## Run the agent on real unmodified clients and check it against the simulator's ledger
+	@$(AS_ROOT) bin/demo
+
+.PHONY: test
+test: setup test-unit test-race test-root ## Every test that needs no cluster and no other kernel
+
+.PHONY: test-unit
+test-unit:
+	go vet ./...
+	go tool depguard ./...
+	go test ./...
+
+.PHONY: test-race
+test-race:
+	CGO_ENABLED=1 go test -race -short ./...
+
+# Tests that attach for real: they need root, so they are built as you and run as root.
+ROOT_TESTS := probes e2e
+.PHONY: test-root
+test-root: build
+	@for p in $(ROOT_TESTS); do \
+	  go test -c -o bin/$$p.test ./$$p && (cd $$p && $(AS_ROOT) ../bin/$$p.test -test.v -test.timeout 8m -test.count 1 | $(CURDIR)/hack/testlog) || exit 1; done
+
+AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo "sudo -E env PATH=$$PATH")
+
+.PHONY: setup
+setup: ## Install what the demo and the tests need (Debian, Ubuntu); nothing when it is there
+	@$(AS_ROOT) hack/setup
+
+.PHONY: generate
+generate: ## Remake the BPF objects and the Go beside them, with the pinned clang
+	@$(AS_ROOT) hack/setup clang
+	go generate ./probes/...
+
+.PHONY: verify
+verify: generate ## Fail when generated files differ from what is committed
+	@git diff --exit-code --stat -- probes bpf || { echo "verify: generated files differ; run 'make generate' and commit"; exit 1; }
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
+	@echo "verify: generated files are what the sources make"
+
+FUZZTIME ?= 5s
+.PHONY: fuzz
+fuzz: ## Fuzz every parser for FUZZTIME each
+	@hack/fuzz $(FUZZTIME)
+
+.PHONY: clean
+clean:
+	rm -rf bin
+
+.PHONY: help
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
