@@ -1,0 +1,311 @@
+package account
+
+import (
+	"cmp"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/tollwire/tollwire/attribution"
+	"github.com/tollwire/tollwire/flow"
+)
+
+// Config bounds the settling of calls.
+type Config struct {
+	// Wait is how long after its end a call is held for the other records of it. 0
+	// holds nothing: every record stands alone and goes out as it comes (a recording).
+	Wait time.Duration
+	// MaxWait bounds how long a record is held because others of its chain came
+	// later. 0 means five times Wait.
+	MaxWait time.Duration
+	// Pending bounds the records held; the oldest goes out early past it. 0 means 4096.
+	Pending int
+	// Remember is how long a call that went out is known to those that enclose it and
+	// end later. 0 means two minutes.
+	Remember time.Duration
+	// Remembered bounds those. 0 means 8192.
+	Remembered int
+	// Salt goes into the ids the agent makes, so that two nodes never make the same
+	// one: the machine's boot id.
+	Salt string
+	// Owner, when set, is asked again for records whose pod is not yet known, for at
+	// most OwnerWait after the call's end.
+	Owner     func(*Record) attribution.Owner
+	OwnerWait time.Duration
+}
+
+// Stats counts what the settler did.
+type Stats struct {
+	Pending int64  // records held now
+	Alone   uint64 // calls of which one end was seen
+	Joined  uint64 // records found to be further ends of a call
+	Early   uint64 // records that went out before their time, for want of room
+	Late    uint64 // further ends that came after the call had been counted
+	Unowned uint64 // records that went out without their pod's facts
+}
+
+// Settler finds out which records are one call, so that its tokens and money are
+// summed once, and gives every record its place in a trace. It is not safe for
+// concurrent use, but for Stats.
+//
+// A client's and a server's record are the two ends of one exchange when the
+// server's lies within the client's in time, on the same path, and the provider's
+// response id is the same, or both bodies' sizes are. A process that serves a call
+// and makes one meanwhile passes it on. Nothing is decided by a program's name.
+type Settler struct {
+	cfg  Config
+	emit func(*Record)
+	now  flow.Time
+	seq  uint64
+
+	pending []*end // in order of arrival
+	known   []*end // went out, in order
+	procs   map[flow.Proc][]*end
+	keys    map[pairKey][]*end
+
+	held                                atomic.Int64
+	alone, joined, early, late, unowned atomic.Uint64
+}
+
+// New returns a Settler that hands settled records to emit.
+func New(cfg Config, emit func(*Record)) *Settler {
+	cfg.MaxWait = cmp.Or(cfg.MaxWait, 5*cfg.Wait)
+	cfg.Pending = cmp.Or(cfg.Pending, 4096)
+	cfg.Remember = cmp.Or(cfg.Remember, 2*time.Minute)
+	cfg.Remembered = cmp.Or(cfg.Remembered, 8192)
+	return &Settler{cfg: cfg, emit: emit, procs: make(map[flow.Proc][]*end), keys: make(map[pairKey][]*end)}
+}
+
+// Stats returns the counters. It is safe for concurrent use.
+func (s *Settler) Stats() Stats {
+	return Stats{
+		Pending: s.held.Load(), Alone: s.alone.Load(), Joined: s.joined.Load(),
+		Early: s.early.Load(), Late: s.late.Load(), Unowned: s.unowned.Load(),
+	}
+}
+
+// Add takes a finished call. The settler owns r until it is emitted.
+func (s *Settler) Add(r *Record) {
+	e := newEnd(r)
+	s.seq++
+	e.seq = s.seq
+	if s.cfg.Wait == 0 {
+		s.settle([]*end{e})
+		return
+	}
+	e.due = max(s.now, e.stop) + flow.Time(s.cfg.Wait)
+	e.limit = max(s.now, e.stop) + flow.Time(s.cfg.MaxWait)
+	s.pending = append(s.pending, e)
+	s.index(e)
+	if len(s.pending) > s.cfg.Pending {
+		s.early.Add(1)
+		s.resolve(s.pending[0], true)
+		s.sweep()
+	}
+	s.held.Store(int64(len(s.pending)))
+}
+
+// Tick tells the settler the time, and sends out what has waited long enough.
+func (s *Settler) Tick(now flow.Time) {
+	s.now = max(s.now, now)
+	for _, e := range s.pending {
+		if e.r != nil && e.due <= s.now && s.owned(e) {
+			s.resolve(e, false)
+		}
+	}
+	s.sweep()
+	s.forget()
+}
+
+// Flush sends out everything that is held.
+func (s *Settler) Flush() {
+	for _, e := range s.pending {
+		if e.r != nil {
+			if !s.owned(e) {
+				s.unowned.Add(1)
+			}
+			s.resolve(e, true)
+		}
+	}
+	s.sweep()
+}
+
+// owned reports whether e need not wait for its owner any longer, asking for it
+// again when it isn't known.
+func (s *Settler) owned(e *end) bool {
+	if s.cfg.Owner == nil || e.r.Owner.Complete || e.r.Owner.PodUID == "" {
+		return true
+	}
+	e.r.Owner = s.cfg.Owner(e.r)
+	if e.r.Owner.Complete || e.r.Owner.PodUID == "" {
+		return true
+	}
+	if s.now >= e.stop+flow.Time(s.cfg.OwnerWait) {
+		s.unowned.Add(1)
+		return true
+	}
+	e.due = s.now + flow.Time(time.Second)
+	e.limit = max(e.limit, e.due)
+	return false
+}
+
+// resolve settles the chain that e is part of, once nothing of it need be waited for.
+func (s *Settler) resolve(e *end, force bool) {
+	chain := s.chain(e)
+	if !force {
+		var due flow.Time
+		for _, m := range chain {
+			if m.r != nil {
+				due = max(due, m.due)
+			}
+		}
+		if due = min(due, e.limit); due > s.now {
+			e.due = due
+			return
+		}
+	}
+	s.settle(chain)
+}
+
+// sweep takes those that went out off the pending list.
+func (s *Settler) sweep() {
+	s.pending = slices.DeleteFunc(s.pending, func(e *end) bool { return e.r == nil })
+	s.held.Store(int64(len(s.pending)))
+}
+
+// forget drops what went out long ago.
+func (s *Settler) forget() {
+	n := max(0, len(s.known)-s.cfg.Remembered)
+	for n < len(s.known) && s.known[n].stop+flow.Time(s.cfg.Remember) < s.now {
+		n++
+	}
+	for _, e := range s.known[:n] {
+		s.unindex(e)
+	}
+	s.known = slices.Delete(s.known, 0, n)
+}
+
+func (s *Settler) index(e *end) {
+	s.procs[e.proc] = append(s.procs[e.proc], e)
+	for _, k := range e.pairKeys() {
+		s.keys[k] = append(s.keys[k], e)
+	}
+}
+
+func (s *Settler) unindex(e *end) {
+	remove(s.procs, e.proc, e)
+	for _, k := range e.pairKeys() {
+		remove(s.keys, k, e)
+	}
+	e.partner, e.parent, e.children = nil, nil, nil
+}
+
+func remove[K comparable](m map[K][]*end, k K, e *end) {
+	l := m[k]
+	if i := slices.Index(l, e); i >= 0 {
+		l = slices.Delete(l, i, i+1)
+	}
+	if len(l) == 0 {
+		delete(m, k)
+	} else {
+		m[k] = l
+	}
+}
+
+// chain returns e and every end that is joined to it, in order of time.
+func (s *Settler) chain(e *end) []*end {
+	seen := map[*end]bool{e: true}
+	all := []*end{e}
+	add := func(x *end) {
+		if x != nil && !seen[x] {
+			seen[x] = true
+			all = append(all, x)
+		}
+	}
+	for i := 0; i < len(all); i++ {
+		x := all[i]
+		add(s.pair(x))
+		if x.server {
+			for _, c := range s.procs[x.proc] {
+				s.enclose(c)
+			}
+			for _, c := range x.children {
+				add(c)
+			}
+		} else {
+			add(s.enclose(x))
+		}
+	}
+	slices.SortStableFunc(all, func(a, b *end) int { return cmp.Compare(a.start, b.start) })
+	return all
+}
+
+// pair returns the other end of e's exchange, nil when it was not seen.
+func (s *Settler) pair(e *end) *end {
+	if e.partner != nil {
+		return e.partner
+	}
+	// Behind a proxy that keeps ids and sizes, or among calls that are alike, more than
+	// one end fits: the two that fit each other best are joined first.
+	tried := map[*end]bool{}
+	for {
+		o := s.nearest(e, tried)
+		if o == nil {
+			return nil
+		}
+		rival := s.nearest(o, nil)
+		if rival == e {
+			e.partner, o.partner = o, e
+			return o
+		}
+		if rival == nil || s.pair(rival) == nil { // each step fits better, so this ends
+			tried[o] = true
+		}
+	}
+}
+
+// nearest returns the unpaired end that fits e best.
+func (s *Settler) nearest(e *end, not map[*end]bool) *end {
+	var best *end
+	var bestFit fit
+	for _, k := range e.pairKeys() {
+		for _, o := range s.keys[k] {
+			if o.partner != nil || not[o] || o.server == e.server {
+				continue
+			}
+			c, v := e, o
+			if e.server {
+				c, v = o, e
+			}
+			if f := pairFit(c, v); f.betterThan(bestFit) {
+				best, bestFit = o, f
+			}
+		}
+	}
+	return best
+}
+
+// enclose returns the call that client end c's process was serving when it made c,
+// nil when there is none.
+func (s *Settler) enclose(c *end) *end {
+	if c.server || c.parent != nil {
+		return c.parent
+	}
+	peer := s.pair(c)
+	var best *end
+	var bestFit fit
+	for _, v := range s.procs[c.proc] {
+		// A process that calls itself encloses everything it does.
+		if !v.server || v == peer || peer != nil && peer.proc == c.proc {
+			continue
+		}
+		if f := encloseFit(v, c); f.betterThan(bestFit) {
+			best, bestFit = v, f
+		}
+	}
+	if best != nil {
+		c.parent = best
+		best.children = append(best.children, c)
+	}
+	return best
+}
