@@ -68,6 +68,7 @@ type Facts struct {
 // Sample is a text of which only a part may be kept.
 type Sample struct {
 	Bytes int64  // length of all text seen
+	Chars int64  // the same in characters
 	Kept  []byte // the first part of it, bounded
 }
 
