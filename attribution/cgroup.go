@@ -44,16 +44,6 @@ func parseCgroup(text string) []hierarchy {
 	return all
 }
 
-// v2 returns the path in the unified hierarchy, or "" where there is none.
-func v2(all []hierarchy) string {
-	for _, h := range all {
-		if h.id == "0" && h.controllers == "" {
-			return h.path
-		}
-	}
-	return ""
-}
-
 // locate picks the hierarchy that says the most. On v1 and hybrid machines the
 // container may stand in any of them: systemd's own, or that of a controller.
 func locate(all []hierarchy) place {

@@ -1,0 +1,71 @@
+package attribution
+
+// Pods is what is known of the pods of this node. attribution/kube is one.
+type Pods interface {
+	// Pod returns the pod with this uid or, when uid is empty or unknown, the one
+	// that runs this container. It never blocks. A pod that has died is still found
+	// for a while.
+	Pod(uid, containerID string) (*Pod, bool)
+	// Changed returns a channel that is closed at the next change of any pod.
+	Changed() <-chan struct{}
+}
+
+// Pod is what is used of a pod. It does not change once it is made.
+type Pod struct {
+	UID         string
+	Name        string
+	Namespace   string
+	NodeName    string
+	Labels      map[string]string
+	Annotations map[string]string // those asked for only
+	Containers  []Container
+	// Workload holds k8s.deployment.name and its like: of the pod's controller, and of
+	// that one's own.
+	Workload map[string]string
+	// Controller is the name of the topmost controller known, of whatever kind (an
+	// Argo Rollout, a RayCluster); "" for a pod that nothing controls.
+	Controller string
+	// Resolved is false while the owner of the pod's controller is not known yet.
+	Resolved bool
+}
+
+// Container is a container of a pod.
+type Container struct {
+	Name string
+	ID   string // 64 hex digits; "" while the kubelet has not reported it
+}
+
+// container returns the name of the pod's container with this id. A pod of a
+// single container needs no id: the kubelet reports ids late.
+func (p *Pod) container(id string) string {
+	for _, c := range p.Containers {
+		if c.ID == id && id != "" {
+			return c.Name
+		}
+	}
+	if len(p.Containers) == 1 && p.Containers[0].ID == "" {
+		return p.Containers[0].Name
+	}
+	return ""
+}
+
+// workloadKeys are the attributes that may name a pod's workload, in the order of
+// OpenTelemetry's rules for service.name.
+var workloadKeys = [...]string{
+	"k8s.deployment.name",
+	"k8s.replicaset.name",
+	"k8s.statefulset.name",
+	"k8s.daemonset.name",
+	"k8s.cronjob.name",
+	"k8s.job.name",
+}
+
+// firstWorkload returns the first of them that the pod has.
+func firstWorkload(names map[string]string) string {
+	for _, k := range workloadKeys {
+		if v := names[k]; v != "" {
+			return v
+		}
+	}
+	return ""
+}

@@ -1,0 +1,349 @@
+package attribution
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tollwire/tollwire/flow"
+)
+
+// Bounds of what a Resolver remembers, and for how long.
+const (
+	maxProcesses  = 8 << 10
+	maxContainers = 2 << 10
+	// reread is how long what was read of a process is believed: it may have exec'd
+	// another program since.
+	reread = 10 * time.Second
+)
+
+// Resolver says whom a process's calls belong to. Its methods may be called from
+// any goroutine.
+type Resolver struct {
+	log      *slog.Logger
+	proc     string
+	hostRoot string
+	environ  bool
+	pods     Pods // nil without Kubernetes
+	key      []byte
+	wait     time.Duration
+	cgroups  *cgroups
+	policy   atomic.Pointer[policy]
+
+	mu         sync.Mutex
+	processes  recent[flow.Proc, entry]
+	containers recent[string, *containerFile] // by container id; nil: no file names it
+	lastPods   recent[string, *Pod]           // by pod uid or container id: what was known last
+	waiting    recent[string, time.Time]      // by pod uid: until when its calls may wait
+
+	counts counts
+}
+
+// entry is a process and when it was read.
+type entry struct {
+	*process
+	read time.Time
+	gone bool
+}
+
+type counts struct {
+	proc, cgroup, none, incomplete atomic.Uint64
+}
+
+// Stats counts what a Resolver did. All but the last are sums since New.
+type Stats struct {
+	Proc         uint64 // processes read from /proc
+	Cgroup       uint64 // …gone before that, known by their cgroup's id only
+	Unknown      uint64 // …of which nothing is known
+	Incomplete   uint64 // calls that waited for the API server in vain
+	CappedGraphs uint64 // calls whose own graph became "other", since the last Reload
+	CappedNodes  uint64
+	CappedTenant uint64
+}
+
+// New makes a Resolver. It starts nothing: what it needs is read when it is asked.
+// The error is an Invalid when a value of c cannot be worked with.
+func New(c Config) (*Resolver, error) {
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Proc == "" {
+		c.Proc = "/proc"
+	}
+	if len(c.Key) == 0 {
+		c.Key = make([]byte, 32)
+		rand.Read(c.Key)
+	}
+	p, err := newPolicy(c)
+	if err != nil {
+		return nil, err
+	}
+	if c.HostRoot == "" {
+		// The first process of the machine sees all of it, also from within a container.
+		c.HostRoot = "/"
+		if _, err := os.Stat(filepath.Join(c.Proc, "1/root/proc")); err == nil {
+			c.HostRoot = filepath.Join(c.Proc, "1/root")
+		}
+	}
+	roots := []string{c.CgroupRoot}
+	if c.CgroupRoot == "" {
+		roots = []string{filepath.Join(c.HostRoot, "sys/fs/cgroup"), "/sys/fs/cgroup"}
+	}
+	r := &Resolver{
+		log:        c.Logger,
+		proc:       c.Proc,
+		hostRoot:   c.HostRoot,
+		environ:    c.Environ,
+		pods:       c.Pods,
+		key:        c.Key,
+		wait:       c.Wait,
+		cgroups:    newCgroups("/sys/fs/cgroup", roots...),
+		processes:  newRecent[flow.Proc, entry](maxProcesses),
+		containers: newRecent[string, *containerFile](maxContainers),
+		lastPods:   newRecent[string, *Pod](maxContainers),
+		waiting:    newRecent[string, time.Time](maxContainers),
+	}
+	r.policy.Store(p)
+	if r.cgroups.mount == "" {
+		r.log.Info("no cgroup v2 hierarchy is mounted: processes that end before they are read stay unknown")
+	}
+	return r, nil
+}
+
+// Reload exchanges everything by which calls are booked: order, names, rules,
+// session, tenant, labels. Where processes are looked for stays.
+func (r *Resolver) Reload(c Config) error {
+	p, err := newPolicy(c)
+	if err != nil {
+		return err
+	}
+	r.policy.Store(p)
+	return nil
+}
+
+// Stats returns the counters.
+func (r *Resolver) Stats() Stats {
+	p := r.policy.Load()
+	return Stats{
+		Proc:         r.counts.proc.Load(),
+		Cgroup:       r.counts.cgroup.Load(),
+		Unknown:      r.counts.none.Load(),
+		Incomplete:   r.counts.incomplete.Load(),
+		CappedGraphs: p.graph.values.overflow(),
+		CappedNodes:  p.node.values.overflow(),
+		CappedTenant: p.tenant.overflow(),
+	}
+}
+
+// Observe reads a process while it lives. It is called when a connection is first
+// seen, since the process may be gone when its call is over.
+func (r *Resolver) Observe(p flow.Proc, cgroupID uint64) {
+	pr := r.identify(p, cgroupID)
+	if _, resolved := r.pod(pr); !resolved {
+		r.deadline(pr.podKey())
+	}
+}
+
+// Owner says whom a call of the process belongs to, as far as is known now. It reads
+// /proc when the process is new, and waits for nothing.
+func (r *Resolver) Owner(p flow.Proc, cgroupID uint64, ev Evidence) Owner {
+	pr := r.identify(p, cgroupID)
+	pod, resolved := r.pod(pr)
+	o := Owner{
+		PID:              p.PID,
+		Executable:       pr.exe,
+		CommandLine:      pr.command,
+		Cgroup:           pr.place.path,
+		Unit:             pr.place.unit,
+		Source:           pr.source,
+		ContainerID:      pr.place.container,
+		ContainerRuntime: pr.place.runtime,
+		PodUID:           pr.place.podUID,
+		Complete:         resolved,
+	}
+	if f := pr.files; f != nil {
+		o.ContainerRuntime = first(o.ContainerRuntime, f.runtime)
+		o.ContainerName, o.PodName, o.Namespace = f.name, f.podName, f.namespace
+		if o.PodUID == "" {
+			o.RuntimeName = f.runtimeName
+		}
+	}
+	if pod != nil {
+		o.PodUID, o.PodName, o.Namespace = pod.UID, pod.Name, pod.Namespace
+		o.NodeName = pod.NodeName
+		o.Workload = pod.Workload
+		o.ContainerName = first(pod.container(o.ContainerID), o.ContainerName)
+	}
+	policy := r.policy.Load()
+	o.service(pr.env, pod, policy.cfg.WellKnownLabels)
+	policy.apply(&subject{owner: &o, process: pr, pod: pod, call: ev}, r.key)
+	return o
+}
+
+// Wait is Owner, but waits for the API server to name the process's pod until
+// Config.Wait has passed since that pod was first seen, or ctx is done. So the
+// calls of a pod that is never named wait once, not each. The Owner is not
+// Complete when that was in vain.
+func (r *Resolver) Wait(ctx context.Context, p flow.Proc, cgroupID uint64, ev Evidence) Owner {
+	if r.pods == nil {
+		return r.Owner(p, cgroupID, ev)
+	}
+	for {
+		changed := r.pods.Changed()
+		pr := r.identify(p, cgroupID)
+		if _, resolved := r.pod(pr); resolved {
+			return r.Owner(p, cgroupID, ev)
+		}
+		left := time.Until(r.deadline(pr.podKey()))
+		if left <= 0 || ctx.Err() != nil {
+			r.counts.incomplete.Add(1)
+			return r.Owner(p, cgroupID, ev)
+		}
+		timer := time.NewTimer(left)
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// podKey names the pod that the process is waiting for.
+func (pr *process) podKey() string { return first(pr.place.podUID, pr.place.container) }
+
+// deadline returns until when calls of the pod may wait.
+func (r *Resolver) deadline(pod string) time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t, ok := r.waiting.get(pod)
+	if !ok {
+		t = time.Now().Add(r.wait)
+		r.waiting.put(pod, t)
+	}
+	return t
+}
+
+// pod returns the process's pod, nil when it is unknown or has none, and whether
+// nothing more is to be hoped for: no pod, or one that is known with its owner. A
+// pod that was known once stays known.
+func (r *Resolver) pod(pr *process) (pod *Pod, resolved bool) {
+	if pr.place.podUID == "" || r.pods == nil {
+		return nil, true
+	}
+	key := pr.podKey()
+	pod, ok := r.pods.Pod(pr.place.podUID, pr.place.container)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if ok {
+		r.lastPods.put(key, pod)
+	} else if pod, ok = r.lastPods.get(key); !ok {
+		return nil, false
+	}
+	return pod, pod.Resolved
+}
+
+// identify returns what is known of a process, reading it when it is new or was
+// read some time ago.
+func (r *Resolver) identify(p flow.Proc, cgroupID uint64) *process {
+	r.mu.Lock()
+	known, ok := r.processes.get(p)
+	r.mu.Unlock()
+	if ok && known.source != "" && (known.gone || time.Since(known.read) < reread) {
+		return known.process
+	}
+	pr, lines, err := readProcess(r.proc, p, r.environ)
+	switch {
+	case ok && known.source != "" && (err != nil || pr.zombie):
+		known.gone = true
+		r.remember(p, known)
+		return known.process
+	case err == nil:
+		pr.place = r.place(lines, cgroupID)
+		pr.files = r.container(pr)
+	default:
+		if !errors.Is(err, errGone) {
+			r.log.Debug("read process", "pid", p.PID, "err", err)
+		}
+		pr = &process{}
+		if at := r.cgroups.lookup(cgroupID); at != "" {
+			pr.source, pr.place = "cgroup", placeOf(at)
+			pr.files = r.container(pr)
+		}
+	}
+	r.adopt(pr)
+	if !ok || known.source != pr.source {
+		switch pr.source {
+		case "proc":
+			r.counts.proc.Add(1)
+		case "cgroup":
+			r.counts.cgroup.Add(1)
+		default:
+			if !ok {
+				r.counts.none.Add(1)
+			}
+		}
+	}
+	// What only its cgroup tells will not get better: the process is gone.
+	r.remember(p, entry{pr, time.Now(), pr.source == "cgroup"})
+	return pr
+}
+
+func (r *Resolver) remember(p flow.Proc, e entry) {
+	r.mu.Lock()
+	r.processes.put(p, e)
+	r.mu.Unlock()
+}
+
+// place finds the container, pod and unit of a process by its cgroups. Paths in
+// the unified hierarchy are made absolute first, by the kernel's cgroup id where
+// they are only known in part.
+func (r *Resolver) place(lines []hierarchy, cgroupID uint64) place {
+	at := r.cgroups.lookup(cgroupID) // and so it is known when the process is gone
+	for i, h := range lines {
+		if h.id != "0" || h.controllers != "" {
+			continue
+		}
+		if r.cgroups.own != "" {
+			lines[i].path = r.cgroups.absolute(h.path)
+		} else if at != "" {
+			lines[i].path = at
+		}
+	}
+	return locate(lines)
+}
+
+// adopt takes from the runtime's file what the cgroup's path did not tell.
+func (r *Resolver) adopt(pr *process) {
+	if pr.files != nil && pr.place.podUID == "" {
+		pr.place.podUID = pr.files.podUID
+	}
+}
+
+// container returns what the runtime wrote of the process's container, or nil.
+func (r *Resolver) container(pr *process) *containerFile {
+	id := pr.place.container
+	if id == "" {
+		return nil
+	}
+	r.mu.Lock()
+	c, ok := r.containers.get(id)
+	r.mu.Unlock()
+	if ok {
+		return c
+	}
+	c, err := readContainerFile(r.hostRoot, id)
+	if err != nil && !errors.Is(err, errNoContainer) {
+		r.log.Debug("read the container runtime's file", "container", id, "err", err)
+	}
+	r.mu.Lock()
+	r.containers.put(id, c)
+	r.mu.Unlock()
+	return c
+}
