@@ -38,6 +38,33 @@ func ParseMoney(s string) (Money, error) { return parseDecimal(s, moneyDecimals)
 
 // parseDecimal reads s and scales it by 10^scale; the result must be whole.
 func parseDecimal(s string, scale int) (Money, error) {
+	m, rest, err := scanDecimal(s, scale)
+	if err == nil && rest > 0 {
+		err = fmt.Errorf("%q: %w", clip(s), errFineMoney)
+	}
+	return m, err
+}
+
+// roundDecimal is parseDecimal for what others computed in floating point: decimals
+// beyond the scale are rounded half to even.
+func roundDecimal(s string, scale int) (Money, error) {
+	m, rest, err := scanDecimal(s, scale)
+	for ; rest > 0 && err == nil; rest -= min(rest, 19) {
+		m = m.mulDiv(1, tens[min(rest, 19)])
+	}
+	return m, err
+}
+
+var tens = func() (t [20]uint64) {
+	t[0] = 1
+	for i := 1; i < len(t); i++ {
+		t[i] = t[i-1] * 10
+	}
+	return t
+}()
+
+// scanDecimal reads s as m×10^-rest of the scaled unit, with rest at least zero.
+func scanDecimal(s string, scale int) (m Money, rest int, err error) {
 	text := s
 	neg := false
 	if s != "" && (s[0] == '-' || s[0] == '+') {
@@ -48,11 +75,10 @@ func parseDecimal(s string, scale int) (Money, error) {
 		mantissa = s[:i]
 		e, err := parseExponent(s[i+1:])
 		if err != nil {
-			return Money{}, fmt.Errorf("%q: %w", clip(text), err)
+			return Money{}, 0, fmt.Errorf("%q: %w", clip(text), err)
 		}
 		exp = e
 	}
-	var m Money
 	digits, point := 0, false
 	zeros := 0 // zeros held back: trailing ones must not count as precision
 	for i := range len(mantissa) {
@@ -62,7 +88,7 @@ func parseDecimal(s string, scale int) (Money, error) {
 			point = true
 			continue
 		case c < '0' || c > '9':
-			return Money{}, fmt.Errorf("%q: %w", clip(text), errNotMoney)
+			return Money{}, 0, fmt.Errorf("%q: %w", clip(text), errNotMoney)
 		}
 		digits++
 		if point {
@@ -78,32 +104,29 @@ func parseDecimal(s string, scale int) (Money, error) {
 		zeros = 0
 		m = m.Mul(10).Add(Money{0, uint64(c - '0')})
 		if m == maxMoney {
-			return Money{}, fmt.Errorf("%q: %w", clip(text), errBigMoney)
+			return Money{}, 0, fmt.Errorf("%q: %w", clip(text), errBigMoney)
 		}
 	}
 	if digits == 0 {
-		return Money{}, fmt.Errorf("%q: %w", clip(text), errNotMoney)
+		return Money{}, 0, fmt.Errorf("%q: %w", clip(text), errNotMoney)
 	}
 	if m == (Money{}) {
-		return m, nil
+		return m, 0, nil
 	}
 	exp += zeros + scale
-	switch {
-	case exp < 0:
-		return Money{}, fmt.Errorf("%q: %w", clip(text), errFineMoney)
-	case exp > 40:
-		return Money{}, fmt.Errorf("%q: %w", clip(text), errBigMoney)
+	if exp > 40 {
+		return Money{}, 0, fmt.Errorf("%q: %w", clip(text), errBigMoney)
 	}
 	for ; exp > 0; exp-- {
 		m = m.Mul(10)
 	}
 	if m == maxMoney {
-		return Money{}, fmt.Errorf("%q: %w", clip(text), errBigMoney)
+		return Money{}, 0, fmt.Errorf("%q: %w", clip(text), errBigMoney)
 	}
 	if neg {
 		m = m.Neg()
 	}
-	return m, nil
+	return m, max(0, -exp), nil
 }
 
 func parseExponent(s string) (int, error) {
