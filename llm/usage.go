@@ -61,6 +61,12 @@ func (c Class) IsInput() bool { return c <= ToolInput }
 // IsOutput reports whether the class is part of the output total.
 func (c Class) IsOutput() bool { return c >= Output && c <= Citation }
 
+// IsCacheRead reports whether the class counts tokens read from a prompt cache.
+func (c Class) IsCacheRead() bool { return c == CacheRead || c == CacheReadAudio }
+
+// IsCacheWrite reports whether the class counts tokens written to one.
+func (c Class) IsCacheWrite() bool { return c >= CacheWrite && c <= CacheWrite1h }
+
 // Usage is an amount for each class that was stated. Tokens are whole numbers;
 // Seconds may have a fraction. The zero value states nothing.
 type Usage struct {
@@ -95,12 +101,13 @@ func (u *Usage) Empty() bool { return u.has == 0 }
 func (u *Usage) HasTokens() bool { return u.has&(1<<firstUnit-1) != 0 }
 
 // InputTotal returns the sum of the input classes in tokens.
-func (u *Usage) InputTotal() (n float64, ok bool) { return u.sum(Class.IsInput) }
+func (u *Usage) InputTotal() (n float64, ok bool) { return u.Sum(Class.IsInput) }
 
 // OutputTotal returns the sum of the output classes in tokens.
-func (u *Usage) OutputTotal() (n float64, ok bool) { return u.sum(Class.IsOutput) }
+func (u *Usage) OutputTotal() (n float64, ok bool) { return u.Sum(Class.IsOutput) }
 
-func (u *Usage) sum(in func(Class) bool) (n float64, ok bool) {
+// Sum returns the sum of the classes for which in is true, and whether any was stated.
+func (u *Usage) Sum(in func(Class) bool) (n float64, ok bool) {
 	for c := range NumClasses {
 		if in(c) && u.Has(c) {
 			n, ok = n+u.n[c], true
