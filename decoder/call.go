@@ -1,0 +1,394 @@
+package decoder
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/tollwire/tollwire/decoder/coding"
+	"github.com/tollwire/tollwire/decoder/exchange"
+	"github.com/tollwire/tollwire/decoder/stream"
+	"github.com/tollwire/tollwire/flow"
+	"github.com/tollwire/tollwire/llm"
+)
+
+// call drives one exchange: it asks the vendors whose it is, hands the winner what
+// the framing reads, keeps the clocks, and settles the record. Framings know it as
+// an exchange.Exchange.
+type call struct {
+	d       *Decoder
+	conn    *conn
+	number  uint32
+	req     *exchange.Request
+	facts   exchange.Facts
+	state   callState
+	dec     exchange.Decoder
+	call    *llm.Call
+	reqOut  exchange.Outcome
+	respCT  string
+	respEnc string
+	clock   clock
+	fault   error // of the response's content: the reader's or the JSON's
+	done    bool  // the vendor saw the stream's terminator
+	over    bool  // End was called
+}
+
+type callState uint8
+
+const (
+	undecided callState = iota
+	ignored
+	captured
+)
+
+// errPanic marks a panic of a vendor's code, which ends the call and nothing else.
+var errPanic = errors.New("vendor panicked")
+
+// begin asks the vendors for the first time.
+func (c *conn) begin(req *exchange.Request, number uint32) *call {
+	x := &call{d: c.d, conn: c, number: number, req: req}
+	if _, sure := x.ask(); sure == exchange.No {
+		x.ignore()
+	}
+	return x
+}
+
+// ask returns the surest vendor, the first in the table on a tie.
+func (x *call) ask() (v exchange.Vendor, sure exchange.Confidence) {
+	for _, candidate := range x.d.cfg.Vendors {
+		if s := candidate.Recognize(x.req, &x.facts); s > sure {
+			v, sure = candidate, s
+		}
+	}
+	return v, sure
+}
+
+func (x *call) ignore() {
+	x.state = ignored
+	x.d.verdict(x.conn.id, x.number, flow.VerdictIgnore)
+}
+
+// Ignored implements exchange.Exchange.
+func (x *call) Ignored() bool { return x.state == ignored }
+
+// decide asks the vendors once more, with all that is known of the request, and
+// opens the call for the surest. A Maybe that the body made no surer is a no.
+func (x *call) decide() {
+	if x.state != undecided {
+		return
+	}
+	v, sure := x.ask()
+	if sure <= exchange.Maybe {
+		x.ignore()
+		return
+	}
+	x.state = captured
+	x.call = x.newCall()
+	x.call.Vendor = v.Name()
+	x.safely(func() error {
+		x.dec = v.Open(x.req, &x.facts, x.call)
+		return nil
+	})
+}
+
+// RequestBody implements exchange.Exchange.
+func (x *call) RequestBody(b exchange.Body) {
+	if x.state == ignored {
+		return
+	}
+	err := x.safely(func() error {
+		content, err := coding.Open(x.req.Header.Get("Content-Encoding"), b)
+		if err != nil {
+			return err
+		}
+		return x.d.cfg.ReadFacts(content, x.req.Header.Get("Content-Type"), &x.facts)
+	})
+	x.d.failedBody("request_body", err)
+}
+
+// RequestEnd implements exchange.Exchange.
+func (x *call) RequestEnd(o exchange.Outcome) {
+	if x.over {
+		return
+	}
+	x.reqOut = o
+	x.decide()
+}
+
+// Response implements exchange.Exchange.
+func (x *call) Response(r *exchange.Response) {
+	x.decide()
+	if x.state == ignored {
+		return
+	}
+	x.call.Status = r.Status
+	x.call.Times.FirstByte = r.Time
+	x.call.RateLimit = rateLimits(r.Header)
+	x.respCT, _, _ = mime.ParseMediaType(r.Header.Get("Content-Type"))
+	x.respEnc = r.Header.Get("Content-Encoding")
+	x.vendor(func() error { x.dec.Response(r); return nil })
+}
+
+// ResponseBody implements exchange.Exchange.
+func (x *call) ResponseBody(b exchange.Body) {
+	if x.state != captured || x.over {
+		return
+	}
+	x.vendor(func() error {
+		content, err := coding.Open(x.respEnc, b)
+		if err != nil {
+			return err
+		}
+		return x.read(content)
+	})
+}
+
+// End implements exchange.Exchange. It settles the record and hands it on.
+func (x *call) End(o exchange.Outcome) {
+	if x.over {
+		return
+	}
+	x.decide()
+	x.over = true
+	if x.state != captured {
+		return
+	}
+	err := x.fault
+	if err == nil || o.Err != nil && !errors.Is(err, exchange.ErrLost) {
+		err = o.Err
+	}
+	if x.done { // nothing of the call can be missing any more
+		err = nil
+	}
+	x.d.failedBody("response_body", err)
+	if x.dec != nil {
+		if p := x.safely(func() error { x.dec.End(err); return nil }); p != nil {
+			err = p
+		}
+	}
+	x.settle(o, err)
+	x.d.emit(x.call)
+}
+
+// settle labels the call by how it ended. err is nil when the response came whole.
+//
+// This is the one place that says when usage is exact although bytes are missing:
+// what the vendor took for final stands only if the response ended in order, or its
+// terminator had been seen. After a cut or a hole a later statement may have been
+// missed, so what was read is an estimate, whatever the vendor thinks.
+func (x *call) settle(o exchange.Outcome, err error) {
+	c := x.call
+	c.Times.RequestEnd = x.reqOut.Time
+	c.Times.End = o.Time
+	x.clock.stamp(&c.Times)
+	c.RequestBytes, c.ResponseBytes = x.reqOut.Bytes, o.Bytes
+	c.LostBytes = x.reqOut.Lost + o.Lost
+
+	for _, m := range []exchange.Outcome{x.reqOut, o} {
+		switch {
+		case m.Lost > 0 && m.Reason == flow.GapOverLimit:
+			worsen(c, llm.PartialOverLimit)
+		case m.Lost > 0:
+			worsen(c, llm.PartialLost)
+		}
+	}
+	switch {
+	case errors.Is(err, exchange.ErrLost):
+		if o.Lost == 0 {
+			worsen(c, llm.PartialLost)
+		}
+	case errors.Is(err, errPanic):
+		worsen(c, llm.PartialLost)
+	case errors.Is(err, exchange.ErrCut):
+		worsen(c, llm.PartialCut)
+	}
+	if err != nil && c.Completeness == llm.Exact {
+		c.Completeness, c.UsageSource = llm.Estimated, llm.SourceStreamPartial
+	}
+	if c.ErrorType == "" {
+		c.ErrorType = errorType(c.Status, err)
+	}
+}
+
+func errorType(status int, err error) string {
+	switch {
+	case status >= 400:
+		return strconv.Itoa(status)
+	case errors.Is(err, stream.ErrTimeout):
+		return "timeout"
+	case errors.Is(err, exchange.ErrCut):
+		return "cut"
+	}
+	return ""
+}
+
+// worsen sets the label unless a worse one stands.
+func worsen(c *llm.Call, p llm.Partial) {
+	rank := func(p llm.Partial) int {
+		for i, q := range []llm.Partial{llm.PartialNone, llm.PartialLateAttach, llm.PartialOverLimit, llm.PartialCut, llm.PartialLost} {
+			if p == q {
+				return i
+			}
+		}
+		return 0
+	}
+	if rank(p) > rank(c.Partial) {
+		c.Partial = p
+	}
+}
+
+// vendor runs code of the vendor and keeps its error.
+func (x *call) vendor(f func() error) {
+	if x.dec == nil {
+		return
+	}
+	if err := x.safely(f); err != nil && x.fault == nil {
+		x.fault = err
+	}
+}
+
+// safely turns a panic into an error. Bytes come from the network; a bug that they
+// find must cost one call, not the agent.
+func (x *call) safely(f func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			x.d.panicked(v)
+			err = fmt.Errorf("%w: %v", errPanic, v)
+		}
+	}()
+	return f()
+}
+
+// newCall fills what the head and the connection say.
+func (x *call) newCall() *llm.Call {
+	h := x.req.Header
+	c := &llm.Call{
+		Conn: x.conn.id, Source: x.conn.source, Cgroup: x.conn.cgroup, Role: x.conn.role(),
+		Method: x.req.Method, Path: x.req.Path,
+		Headers:     allowed(h, x.d.cfg.AllowHeaders),
+		TraceParent: bounded(h.Get("Traceparent")),
+		Baggage:     bounded(strings.Join(h.Values("Baggage"), ",")),
+		APIKey:      x.d.hashKey(credential(h)),
+		RetryGroup:  bounded(first(h, "Amz-Sdk-Invocation-Id", "Idempotency-Key", "X-Idempotency-Key")),
+	}
+	c.Times.Start = x.req.Time
+	if x.conn.peer.IsValid() {
+		c.Peer = x.conn.peer.String()
+	}
+	c.ServerAddress, c.ServerPort = x.server(c.Role)
+	if n, err := strconv.Atoi(h.Get("X-Stainless-Retry-Count")); err == nil && n >= 0 {
+		c.RetryCount = n
+	} else if n := attempt(h.Get("Amz-Sdk-Request")); n > 1 {
+		c.RetryCount = n - 1
+	}
+	return c
+}
+
+// server is the address that the request was made to: its Host, else the peer of a client.
+func (x *call) server(role llm.Role) (host string, port int) {
+	host, p, err := net.SplitHostPort(x.req.Host)
+	if err != nil {
+		host = strings.Trim(x.req.Host, "[]")
+	}
+	port, _ = strconv.Atoi(p)
+	if role == llm.RoleClient && x.conn.peer.IsValid() {
+		if host == "" {
+			host = x.conn.peer.Addr().Unmap().String()
+		}
+		if port == 0 {
+			port = int(x.conn.peer.Port())
+		}
+	}
+	if port == 0 && host != "" {
+		switch x.conn.source {
+		case flow.SourceSocketTracepoint, flow.SourceSocketKprobe, flow.SourceSocketFentry:
+			port = 80
+		default:
+			port = 443
+		}
+	}
+	return host, port
+}
+
+// maxValue bounds a header's value that is kept, in bytes.
+const maxValue = 1 << 10
+
+func bounded(s string) string { return s[:min(len(s), maxValue)] }
+
+func first(h http.Header, names ...string) string {
+	for _, n := range names {
+		if v := h.Get(n); v != "" {
+			return v
+		}
+	}
+	return ""
+}
+
+func allowed(h http.Header, names []string) map[string]string {
+	var out map[string]string
+	for _, n := range names {
+		if v := h.Values(n); len(v) > 0 {
+			if out == nil {
+				out = make(map[string]string)
+			}
+			out[strings.ToLower(n)] = bounded(strings.Join(v, ", "))
+		}
+	}
+	return out
+}
+
+// credential returns the secret that a request is made with, without its scheme.
+func credential(h http.Header) string {
+	s := first(h, "Authorization", "X-Api-Key", "Api-Key", "X-Goog-Api-Key")
+	if scheme, token, ok := strings.Cut(s, " "); ok && strings.EqualFold(scheme, "bearer") {
+		return strings.TrimSpace(token)
+	}
+	return s
+}
+
+// hashKey returns the keyed hash of a credential, nil without one or without a key.
+func (d *Decoder) hashKey(secret string) []byte {
+	if secret == "" || len(d.cfg.KeySecret) == 0 {
+		return nil
+	}
+	m := hmac.New(sha256.New, d.cfg.KeySecret)
+	io.WriteString(m, secret)
+	return m.Sum(nil)
+}
+
+// attempt reads "attempt=2; max=3".
+func attempt(s string) int {
+	for part := range strings.SplitSeq(s, ";") {
+		if v, ok := strings.CutPrefix(strings.TrimSpace(part), "attempt="); ok {
+			n, _ := strconv.Atoi(v)
+			return n
+		}
+	}
+	return 0
+}
+
+const maxRateLimits = 32
+
+// rateLimits keeps what the provider says of its limits.
+func rateLimits(h http.Header) map[string]string {
+	var out map[string]string
+	for name, v := range h {
+		name = strings.ToLower(name)
+		if !strings.HasPrefix(name, "anthropic-ratelimit-") && !strings.HasPrefix(name, "x-ratelimit-") &&
+			name != "retry-after" && name != "retry-after-ms" || len(v) == 0 || len(out) == maxRateLimits {
+			continue
+		}
+		if out == nil {
+			out = make(map[string]string)
+		}
+		out[bounded(name)] = bounded(v[0])
+	}
+	return out
+}

@@ -1,0 +1,250 @@
+package decoder
+
+import (
+	"io"
+	"net/netip"
+
+	"github.com/tollwire/tollwire/decoder/exchange"
+	"github.com/tollwire/tollwire/decoder/http1"
+	"github.com/tollwire/tollwire/decoder/stream"
+	"github.com/tollwire/tollwire/flow"
+	"github.com/tollwire/tollwire/llm"
+)
+
+// conn is one connection: two directions, and the framing that its first bytes show.
+type conn struct {
+	d       *Decoder
+	id      flow.Conn
+	source  flow.Source
+	cgroup  uint64
+	peer    netip.AddrPort
+	late    bool
+	dirs    [2]*stream.Order // by flow.Dir
+	http1   *http1.Conn
+	request flow.Dir // the direction that requests take
+	known   bool     // it is known
+	dead    bool     // no HTTP: nobody reads it any more
+	last    flow.Time
+
+	newer, older *conn // in the lru
+}
+
+func newConn(d *Decoder, f *flow.Data) *conn {
+	c := &conn{d: d, id: f.Conn, source: f.Source, cgroup: f.Cgroup, peer: f.Peer, late: f.Late}
+	c.http1 = http1.New(d.http1, c, c.upgraded)
+	limits := stream.Limits{Bytes: d.cfg.MaxHeld, Segments: 256, Wait: d.cfg.Hold}
+	for dir := range c.dirs {
+		pipe := stream.NewPipe(d.cfg.MaxHeld, func(r *stream.Reader) { c.parse(flow.Dir(dir), r) })
+		c.dirs[dir] = stream.NewOrder(pipe, limits, &d.n)
+	}
+	return c
+}
+
+// role is the captured process's part in the exchanges.
+func (c *conn) role() llm.Role {
+	switch {
+	case !c.known:
+		return llm.RoleUnknown
+	case c.request == flow.Write:
+		return llm.RoleClient
+	}
+	return llm.RoleServer
+}
+
+func (c *conn) exchanges() int { return c.http1.Open() }
+
+// push takes bytes, or the end of a direction.
+func (c *conn) push(f *flow.Data) {
+	if c.dead {
+		c.d.ignored += uint64(len(f.Payload))
+		return
+	}
+	if f.Cgroup != 0 {
+		c.cgroup = f.Cgroup
+	}
+	if f.Peer.IsValid() {
+		c.peer = f.Peer
+	}
+	c.dirs[f.Dir&1].Push(f)
+	c.settle()
+}
+
+// settle runs what the last push made ready, in the other direction too.
+func (c *conn) settle() {
+	for c.dirs[0].Resume() || c.dirs[1].Resume() {
+	}
+	waits := false
+	for _, o := range c.dirs {
+		if err := o.Err(); err != nil && !c.dead {
+			c.d.panicked(err)
+			c.dead = true
+		}
+		_, waiting := o.Waiting()
+		waits = waits || waiting || o.Ahead()
+	}
+	if c.dead {
+		c.dirs[0].Stop()
+		c.dirs[1].Stop()
+		waits = false
+	}
+	if waits {
+		c.d.waiting[c] = struct{}{}
+	} else {
+		delete(c.d.waiting, c)
+	}
+}
+
+// tick gives up what has waited too long.
+func (c *conn) tick(now flow.Time) {
+	c.dirs[0].Tick(now)
+	c.dirs[1].Tick(now)
+	c.settle()
+}
+
+// close ends both directions, the requests' first, and forgets the connection. err
+// says how what is still open ended. A program that closes has ended its own
+// direction in order; what it might have been sent, nobody knows.
+func (c *conn) close(f *flow.Data, err error) {
+	order := []flow.Dir{flow.Write, flow.Read}
+	if c.known && c.request == flow.Read {
+		order = []flow.Dir{flow.Read, flow.Write}
+	}
+	for _, dir := range order {
+		end := err
+		if f.Kind == flow.KindClose && dir == flow.Write {
+			end = io.EOF
+		}
+		gap := uint64(0)
+		if f.Kind == flow.KindClose && dir == f.Dir {
+			gap = f.Gap
+		}
+		c.dirs[dir].Finish(end, f.Time, gap, f.GapReason)
+	}
+	for {
+		c.settle()
+		_, a := c.dirs[0].Waiting()
+		_, b := c.dirs[1].Waiting()
+		if !a && !b {
+			break
+		}
+		c.dirs[order[0]].GiveUp()
+		c.settle()
+		c.dirs[order[1]].GiveUp()
+	}
+	c.dirs[0].Stop()
+	c.dirs[1].Stop()
+	c.d.forget(c)
+}
+
+// parse reads one direction from its first byte to its end.
+func (c *conn) parse(dir flow.Dir, r *stream.Reader) {
+	switch kind, err := c.detect(dir, r); {
+	case err != nil:
+		return
+	case kind == http1.Request && c.claim(dir):
+		c.http1.Requests(r)
+	case kind == http1.Response && c.claim(dir.Other()):
+		c.http1.Responses(r)
+	default:
+		c.notHTTP(r.Exchange())
+	}
+}
+
+// claim notes the direction that requests take. It reports false when it takes the other.
+func (c *conn) claim(request flow.Dir) bool {
+	if c.known {
+		return c.request == request
+	}
+	c.request, c.known = request, true
+	return true
+}
+
+// detect finds out what the direction carries. Where its first bytes are missing, it
+// skips to the first that tell.
+func (c *conn) detect(dir flow.Dir, r *stream.Reader) (http1.Kind, error) {
+	joined := c.late
+	for {
+		_, err := r.Window()
+		if err == exchange.ErrLost {
+			n, _ := r.Hole()
+			r.Fill(n)
+			joined = true
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
+		kind, err := sniff(r)
+		if kind != http1.Other || err != nil {
+			return kind, err
+		}
+		if !joined {
+			return kind, nil
+		}
+		w, err := r.Window()
+		if err != nil {
+			continue
+		}
+		r.Discard(len(w))
+	}
+}
+
+// sniff waits for as many bytes as it takes to tell what begins here, and takes none.
+func sniff(r *stream.Reader) (http1.Kind, error) {
+	var gathered []byte
+	at := r.Time()
+	for {
+		w, err := r.Window()
+		if err != nil {
+			if len(gathered) > 0 { // too short to be anything
+				return http1.Other, nil
+			}
+			return 0, err
+		}
+		kind := http1.Sniff(w)
+		if gathered != nil {
+			w = w[:min(len(w), 32)]
+			gathered = append(gathered, w...)
+			kind = http1.Sniff(gathered)
+		}
+		if kind != http1.Undecided {
+			if gathered != nil {
+				r.Discard(len(w))
+				r.Unread(gathered, at)
+			}
+			return kind, nil
+		}
+		if gathered == nil {
+			gathered = append(gathered, w...)
+		}
+		r.Discard(len(w))
+	}
+}
+
+// notHTTP gives the connection up for good, or, when its beginning was not seen,
+// until the kernel sees a request on it.
+func (c *conn) notHTTP(exchange uint32) {
+	if c.late {
+		c.d.verdict(c.id, exchange, flow.VerdictIgnore)
+		return
+	}
+	c.dead = true
+	c.d.verdict(c.id, exchange, flow.VerdictNotHTTP)
+}
+
+// Request implements exchange.Handler.
+func (c *conn) Request(req *exchange.Request, number uint32) exchange.Exchange {
+	return c.begin(req, number)
+}
+
+// Failed implements exchange.Handler.
+func (c *conn) Failed(kind string) { c.d.fail(kind) }
+
+// upgraded is called on each side of a connection that has left HTTP/1.
+func (c *conn) upgraded(r *stream.Reader, ex exchange.Exchange, protocol string, req *exchange.Request, resp *exchange.Response) {
+	if x, ok := ex.(*call); ok && x.state != ignored {
+		x.state = ignored
+	}
+	c.dead = true
+	c.d.verdict(c.id, r.Exchange(), flow.VerdictNotHTTP)
+}

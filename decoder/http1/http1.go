@@ -1,0 +1,320 @@
+// Package http1 finds the exchanges on an HTTP/1 connection. Heads are read by
+// net/http, bodies by hand, because a hole in one must not end the other.
+package http1
+
+import (
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/tollwire/tollwire/decoder/exchange"
+	"github.com/tollwire/tollwire/decoder/stream"
+	"github.com/tollwire/tollwire/flow"
+)
+
+// Config is shared by all connections of one decoder.
+type Config struct {
+	MaxHead      int // bytes of a head
+	MaxPipelined int // requests without a response
+	heads        *heads
+}
+
+// NewConfig returns a Config with room for one head being parsed at a time.
+func NewConfig(maxHead, maxPipelined int) *Config {
+	return &Config{MaxHead: maxHead, MaxPipelined: maxPipelined, heads: newHeads()}
+}
+
+// Upgraded is called on each side when the exchange ex has left HTTP/1: the peer
+// answered 101, or 2xx to CONNECT. protocol is the Upgrade field's value, lower case.
+type Upgraded func(r *stream.Reader, ex exchange.Exchange, protocol string, req *exchange.Request, resp *exchange.Response)
+
+// Conn is the two directions of an HTTP/1 connection. Requests runs on one of them,
+// Responses on the other.
+type Conn struct {
+	cfg     *Config
+	handler exchange.Handler
+	upgrade Upgraded
+	pending []*pending // requests whose response hasn't ended, oldest first
+	torn    bool       // request heads were lost, so pairing by order is not enough
+	closed  bool       // no request follows
+	tunnel  *tunnel
+}
+
+type pending struct {
+	exchange.Exchange
+	req      *exchange.Request
+	number   uint32
+	ended    bool // the request has
+	upgrade  bool // it asks to leave HTTP
+	answered bool // with anything but that
+}
+
+// tunnel is what became of a connection that left HTTP.
+type tunnel struct {
+	ex       exchange.Exchange
+	protocol string
+	req      *exchange.Request
+	resp     *exchange.Response
+}
+
+// New returns a connection whose exchanges h is told of.
+func New(cfg *Config, h exchange.Handler, up Upgraded) *Conn {
+	return &Conn{cfg: cfg, handler: h, upgrade: up}
+}
+
+// Open is the number of requests without a whole response.
+func (c *Conn) Open() int { return len(c.pending) }
+
+// Requests reads one direction as requests, to its end.
+func (c *Conn) Requests(r *stream.Reader) {
+	defer func() { c.closed = true }()
+	for {
+		if _, err := r.Window(); err != nil {
+			if !c.hole(r, err, Request) {
+				return
+			}
+			continue
+		}
+		start, number := r.Time(), r.Exchange()
+		if len(c.pending) >= c.cfg.MaxPipelined {
+			r.Await(func() bool { return len(c.pending) < c.cfg.MaxPipelined })
+			for len(c.pending) >= c.cfg.MaxPipelined {
+				c.handler.Failed("pipelined")
+				c.pop().End(exchange.Outcome{Time: r.Time(), Err: exchange.ErrLost})
+			}
+		}
+		var req *http.Request
+		err := readHead(r, c.cfg.MaxHead, func(head []byte) (err error) {
+			req, err = c.cfg.heads.request(head)
+			return err
+		})
+		if err != nil {
+			if stream.Ended(err) {
+				return
+			}
+			if err != exchange.ErrLost {
+				c.handler.Failed("request_head")
+				c.torn = true
+				if !Resync(r, Request) {
+					return
+				}
+			} else if !c.hole(r, err, Request) {
+				return
+			}
+			continue
+		}
+		p := &pending{req: exchangeRequest(req), number: number}
+		p.req.Time = start
+		p.upgrade = req.Method == http.MethodConnect || req.Header.Get("Upgrade") != ""
+		p.Exchange = c.handler.Request(p.req, number)
+		c.pending = append(c.pending, p)
+
+		f, n := requestFraming(req)
+		b := newBody(r, f, n)
+		if f != none {
+			p.RequestBody(b)
+		}
+		out, torn := b.finish()
+		p.RequestEnd(out)
+		p.ended = true
+		if torn && !Resync(r, Request) {
+			return
+		}
+		if p.upgrade && c.left(r, p) {
+			return
+		}
+	}
+}
+
+// left waits for the answer to a request that asks to leave HTTP, and reports whether
+// it did.
+func (c *Conn) left(r *stream.Reader, p *pending) bool {
+	if _, err := r.Window(); err != nil && err != exchange.ErrLost {
+		return false
+	}
+	r.Await(func() bool { return c.tunnel != nil || p.answered })
+	if c.tunnel == nil {
+		return false
+	}
+	c.upgrade(r, c.tunnel.ex, c.tunnel.protocol, c.tunnel.req, c.tunnel.resp)
+	return true
+}
+
+// hole goes on after a hole between messages or in a head. It reports false at the
+// end of the direction.
+func (c *Conn) hole(r *stream.Reader, err error, k Kind) bool {
+	if err != exchange.ErrLost {
+		return false
+	}
+	n, reason := r.Hole()
+	r.Fill(n)
+	if reason != flow.GapIgnored {
+		c.handler.Failed("head_lost")
+		if k == Request {
+			c.torn = true
+		}
+	}
+	return Resync(r, k)
+}
+
+// Resync skips to where a head begins: where the kernel says so, or a segment begins
+// with what only a head begins with. It reports false at the end of the direction.
+func Resync(r *stream.Reader, k Kind) bool {
+	for {
+		w, err := r.Window()
+		if err == exchange.ErrLost {
+			n, _ := r.Hole()
+			r.Fill(n)
+			continue
+		}
+		if err != nil {
+			return false
+		}
+		if start, head := r.Start(); start && (Sniff(w) == k || head && Sniff(w) == Undecided) {
+			return true
+		}
+		r.Discard(len(w))
+	}
+}
+
+// Responses reads one direction as responses, to its end, and ends what is open then.
+func (c *Conn) Responses(r *stream.Reader) {
+	err := c.responses(r)
+	if err == io.EOF || !stream.Ended(err) {
+		err = exchange.ErrCut
+	}
+	for len(c.pending) > 0 {
+		c.pop().End(exchange.Outcome{Time: max(r.Time(), r.EndTime()), Err: err})
+	}
+}
+
+func (c *Conn) responses(r *stream.Reader) error {
+	for {
+		if _, err := r.Window(); err != nil {
+			if !c.hole(r, err, Response) {
+				return err
+			}
+			c.align(r)
+			continue
+		}
+		start := r.Time()
+		var resp *http.Response
+		err := readHead(r, c.cfg.MaxHead, func(head []byte) (err error) {
+			resp, err = c.cfg.heads.response(head)
+			return err
+		})
+		if err != nil {
+			if stream.Ended(err) {
+				return err
+			}
+			if err == exchange.ErrLost && !c.hole(r, err, Response) {
+				return exchange.ErrCut
+			}
+			if err != exchange.ErrLost {
+				c.handler.Failed("response_head")
+				if !Resync(r, Response) {
+					return exchange.ErrCut
+				}
+			}
+			c.align(r)
+			continue
+		}
+		if resp.StatusCode < 200 && resp.StatusCode != http.StatusSwitchingProtocols {
+			continue
+		}
+		head := &exchange.Response{Time: start, Status: resp.StatusCode, Header: resp.Header}
+		p := c.request(r)
+		if p == nil {
+			c.handler.Failed("orphan_response")
+			f, n := responseFraming(http.MethodGet, resp)
+			if _, torn := newBody(r, f, n).finish(); torn && !Resync(r, Response) {
+				return exchange.ErrCut
+			}
+			continue
+		}
+		if c.tunnelled(p, head) {
+			c.upgrade(r, p.Exchange, c.tunnel.protocol, p.req, head)
+			return exchange.ErrCut
+		}
+		p.answered = true
+		p.Response(head)
+		f, n := responseFraming(p.req.Method, resp)
+		b := newBody(r, f, n)
+		if f != none {
+			p.ResponseBody(b)
+		}
+		out, torn := b.finish()
+		if len(c.pending) > 0 && c.pending[0] == p {
+			c.pop()
+		}
+		p.End(out)
+		if torn {
+			if !Resync(r, Response) {
+				return exchange.ErrCut
+			}
+			c.align(r)
+		}
+	}
+}
+
+// request waits for the request that the response now begun answers. nil: it was
+// never seen.
+func (c *Conn) request(r *stream.Reader) *pending {
+	number := r.Exchange()
+	r.Await(func() bool {
+		return len(c.pending) > 0 && (c.pending[0].ended || c.pending[0].Ignored())
+	})
+	if len(c.pending) == 0 || c.torn && number > 0 && c.pending[0].number > number {
+		return nil
+	}
+	return c.pending[0]
+}
+
+// align drops, after a hole, the requests whose responses fell into it.
+func (c *Conn) align(r *stream.Reader) {
+	if _, err := r.Window(); err != nil {
+		return
+	}
+	number := r.Exchange()
+	for len(c.pending) > 0 {
+		p := c.pending[0]
+		if number > 0 && p.number >= number || number == 0 && !p.Ignored() {
+			return
+		}
+		c.pop().End(exchange.Outcome{Time: r.Time(), Err: exchange.ErrLost})
+	}
+}
+
+// tunnelled notes that the connection leaves HTTP with this response.
+func (c *Conn) tunnelled(p *pending, resp *exchange.Response) bool {
+	connect := p.req.Method == http.MethodConnect && resp.Status/100 == 2
+	if !connect && resp.Status != http.StatusSwitchingProtocols {
+		return false
+	}
+	protocol := strings.ToLower(resp.Header.Get("Upgrade"))
+	c.tunnel = &tunnel{p.Exchange, protocol, p.req, resp}
+	return true
+}
+
+func (c *Conn) pop() *pending {
+	p := c.pending[0]
+	if c.pending = c.pending[1:]; len(c.pending) == 0 {
+		c.pending = nil
+	}
+	return p
+}
+
+// Skip reads a direction to its end and needs none of it.
+func Skip(r *stream.Reader) error {
+	for {
+		w, err := r.Window()
+		switch {
+		case err == exchange.ErrLost:
+			n, _ := r.Hole()
+			r.Fill(n)
+		case err != nil:
+			return err
+		}
+		r.Discard(len(w))
+	}
+}
