@@ -19,6 +19,7 @@ import (
 // Report says what an import carried over, and what it could not.
 type Report struct {
 	Providers, Models, Prices int
+	Free                      []string // models without a price, which is how a free one is written
 	Lost                      []Loss
 }
 
@@ -35,6 +36,9 @@ func (r *Report) lose(where, what, reason string) { r.Lost = append(r.Lost, Loss
 func (r *Report) WriteTo(w io.Writer) (int64, error) {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "carried over: %d providers, %d models, %d prices\n", r.Providers, r.Models, r.Prices)
+	if len(r.Free) > 0 {
+		fmt.Fprintf(&b, "carried over as free, having an empty set of prices: %d: %s\n", len(r.Free), strings.Join(r.Free, ", "))
+	}
 	kinds := map[Loss][]string{}
 	var order []Loss
 	for _, l := range r.Lost {
@@ -167,9 +171,13 @@ func (w *writer) model(p *provider, m *model) {
 		case err != nil:
 			w.report.lose(where, "price", err.Error())
 			continue
-		case n == 0:
-			w.report.lose(where, "price", "states no price")
-			continue
+		case n == 0: // how genai-prices writes a free model
+			if card != "" {
+				card += ", "
+			}
+			card += "per_mtok: {input: 0, output: 0}"
+			w.report.Free = append(w.report.Free, where)
+			n = 2
 		}
 		cards = append(cards, card)
 		w.report.Prices += n
