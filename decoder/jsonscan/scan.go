@@ -158,6 +158,16 @@ func (s *Scanner) Kind() Kind {
 	return None
 }
 
+// Peek returns up to n (at most 64) of the bytes that come next after blanks, fewer
+// only when the input has no more. Nothing is taken.
+func (s *Scanner) Peek(n int) []byte {
+	if s.err != nil || !s.blanks() {
+		return nil
+	}
+	s.ahead(min(n, 64))
+	return s.buf[s.pos:min(len(s.buf), s.pos+n)]
+}
+
 // End reports whether nothing but blanks is left: nil then, a *SyntaxError when
 // something is, or what stopped the Scanner.
 func (s *Scanner) End() error {
@@ -842,7 +852,7 @@ func (s *Scanner) next() (byte, bool) {
 	return c, true
 }
 
-// ahead sees to it that n bytes stand unread in the window; n is at most 8.
+// ahead sees to it that n bytes stand unread in the window; n is at most 64.
 func (s *Scanner) ahead(n int) bool {
 	for len(s.buf)-s.pos < n {
 		if s.end != nil {
