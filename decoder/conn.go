@@ -133,18 +133,19 @@ func (c *conn) close(f *flow.Data, err error) {
 	}
 	c.dirs[0].Stop()
 	c.dirs[1].Stop()
+	c.http1.End(f.Time, err)
 	c.d.forget(c)
 }
 
 // parse reads one direction from its first byte to its end.
 func (c *conn) parse(dir flow.Dir, r *stream.Reader) {
-	switch kind, err := c.detect(dir, r); {
+	switch kind, joined, err := c.detect(r); {
 	case err != nil:
 		return
 	case kind == http1.Request && c.claim(dir):
 		c.http1.Requests(r)
 	case kind == http1.Response && c.claim(dir.Other()):
-		c.http1.Responses(r)
+		c.http1.Responses(r, joined)
 	default:
 		c.notHTTP(r.Exchange())
 	}
@@ -159,33 +160,30 @@ func (c *conn) claim(request flow.Dir) bool {
 	return true
 }
 
-// detect finds out what the direction carries. Where its first bytes are missing, it
-// skips to the first that tell.
-func (c *conn) detect(dir flow.Dir, r *stream.Reader) (http1.Kind, error) {
-	joined := c.late
+// detect finds out what the direction carries. Where its first bytes were not seen,
+// which joined reports, it skips to the first that tell.
+func (c *conn) detect(r *stream.Reader) (kind http1.Kind, joined bool, err error) {
+	joined = c.late
 	for {
-		_, err := r.Window()
+		w, err := r.Window()
 		if err == exchange.ErrLost {
 			n, _ := r.Hole()
 			r.Fill(n)
 			joined = true
 			continue
 		}
-		if err != nil {
-			return 0, err
+		if err == nil {
+			kind, err = sniff(r)
 		}
-		kind, err := sniff(r)
-		if kind != http1.Other || err != nil {
-			return kind, err
-		}
-		if !joined {
-			return kind, nil
-		}
-		w, err := r.Window()
-		if err != nil {
+		if err == exchange.ErrLost {
 			continue
 		}
-		r.Discard(len(w))
+		if err != nil || kind != http1.Other || !joined {
+			return kind, joined, err
+		}
+		if w, err = r.Window(); err == nil {
+			r.Discard(len(w))
+		}
 	}
 }
 
@@ -196,10 +194,10 @@ func sniff(r *stream.Reader) (http1.Kind, error) {
 	for {
 		w, err := r.Window()
 		if err != nil {
-			if len(gathered) > 0 { // too short to be anything
+			if stream.Ended(err) && len(gathered) > 0 { // too short to be anything
 				return http1.Other, nil
 			}
-			return 0, err
+			return http1.Undecided, err
 		}
 		kind := http1.Sniff(w)
 		if gathered != nil {

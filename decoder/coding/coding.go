@@ -102,11 +102,13 @@ type decoded struct {
 // makes of it, is how the content ended.
 type source struct {
 	exchange.Body
-	err error
+	begun bool
+	err   error
 }
 
 func (s *source) Read(p []byte) (int, error) {
 	n, err := s.Body.Read(p)
+	s.begun = s.begun || n > 0
 	if err != nil && err != io.EOF {
 		s.err = err
 	}
@@ -142,7 +144,7 @@ func (d *decoded) read(p []byte) (n int, err error) {
 		return n, err
 	case d.source.err != nil:
 		return n, d.source.err
-	case err == io.EOF: // an empty body
+	case !d.source.begun: // an empty body is empty, encoded or not
 		return n, io.EOF
 	}
 	return n, fmt.Errorf("decode %s: %w", d.name, err)

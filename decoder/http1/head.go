@@ -219,6 +219,7 @@ var methods = []string{"POST ", "GET ", "HEAD ", "PUT ", "DELETE ", "OPTIONS ", 
 
 // Sniff says what b is the beginning of.
 func Sniff(b []byte) Kind {
+	b = bytes.TrimLeft(b, "\r\n")
 	is := func(s string) (whole, prefix bool) {
 		n := min(len(b), len(s))
 		return n == len(s) && string(b[:n]) == s, string(b[:n]) == s[:n]

@@ -178,13 +178,22 @@ func Resync(r *stream.Reader, k Kind) bool {
 }
 
 // Responses reads one direction as responses, to its end, and ends what is open then.
-func (c *Conn) Responses(r *stream.Reader) {
+// joined says that bytes before the first were not seen.
+func (c *Conn) Responses(r *stream.Reader, joined bool) {
+	if joined {
+		c.align(r)
+	}
 	err := c.responses(r)
+	c.End(max(r.Time(), r.EndTime()), err)
+}
+
+// End ends the exchanges that are open: no response follows.
+func (c *Conn) End(at flow.Time, err error) {
 	if err == io.EOF || !stream.Ended(err) {
 		err = exchange.ErrCut
 	}
 	for len(c.pending) > 0 {
-		c.pop().End(exchange.Outcome{Time: max(r.Time(), r.EndTime()), Err: err})
+		c.pop().End(exchange.Outcome{Time: at, Err: err})
 	}
 }
 

@@ -60,7 +60,10 @@ func (o *Order) Push(d *flow.Data) {
 	if !o.known {
 		o.known = true
 		if d.Late || d.Exchange > 1 { // there were bytes before, and not for us
-			o.pos = d.Pos
+			o.pos = d.Pos - min(d.Gap, d.Pos)
+			if o.pos > 0 {
+				o.Pipe.Push(Segment{Time: d.Time, Hole: o.pos, Reason: flow.GapIgnored, Exchange: d.Exchange})
+			}
 		}
 	}
 	if o.end != nil {
