@@ -1,0 +1,381 @@
+package gemini
+
+import (
+	"io"
+	"strconv"
+
+	"github.com/tollwire/tollwire/decoder/answer"
+	"github.com/tollwire/tollwire/decoder/exchange"
+	"github.com/tollwire/tollwire/decoder/jsonscan"
+	"github.com/tollwire/tollwire/llm"
+)
+
+// decoder reads generateContent, its stream, and embeddings.
+type decoder struct {
+	c       *llm.Call
+	facts   *exchange.Facts
+	s       jsonscan.Scanner
+	stream  bool // events were read
+	content bool // the answer holds any
+	reasons answer.Reasons
+	blocked string // promptFeedback.blockReason
+	tier    string // usageMetadata.serviceTier
+	traffic string // usageMetadata.trafficType
+	merged  usage  // field by field the last stated
+	latest  usage  // the last usageMetadata alone
+}
+
+// usage is one usageMetadata.
+type usage struct {
+	prompt, cached, candidates, thoughts, tool, total answer.Count
+	promptBy, cachedBy, candidatesBy                  modalities
+}
+
+// modalities are the counts that a …TokensDetails says apart; the rest is text.
+type modalities struct {
+	image, video, audio answer.Count
+	stated              bool
+}
+
+// Response implements exchange.Decoder.
+func (d *decoder) Response(r *exchange.Response) {
+	d.c.ServiceTier = r.Header.Get("X-Gemini-Service-Tier")
+	if d.c.RequestModel == "" {
+		d.c.RequestModel = d.facts.Model
+	}
+}
+
+// Body implements exchange.Decoder. A stream that comes as a JSON array, and one of
+// an error, may be handed over whole.
+func (d *decoder) Body(r io.Reader) error {
+	d.s.Reset(r)
+	return d.values(&exchange.Event{})
+}
+
+// Event implements exchange.Decoder.
+func (d *decoder) Event(e *exchange.Event) error {
+	d.stream = true
+	d.s.Reset(e.Data)
+	return d.values(e)
+}
+
+func (d *decoder) values(e *exchange.Event) error {
+	s := &d.s
+	for s.Kind() != jsonscan.None {
+		if s.Kind() == jsonscan.Array {
+			for range s.Array {
+				d.message(e)
+			}
+		} else {
+			d.message(e)
+		}
+	}
+	return s.Err()
+}
+
+// message reads one GenerateContentResponse.
+func (d *decoder) message(e *exchange.Event) {
+	s := &d.s
+	for key := range s.Object {
+		switch string(key) {
+		case "candidates":
+			for i := range s.Array {
+				d.candidate(int64(i), e)
+			}
+		case "usageMetadata":
+			d.usage()
+		case "modelVersion":
+			s.Into(&d.c.ResponseModel)
+		case "responseId":
+			s.Into(&d.c.ResponseID)
+		case "promptFeedback":
+			for key := range s.Object {
+				if string(key) == "blockReason" {
+					d.blocked = word(s)
+				}
+			}
+		case "response": // Cloud Code Assist
+			d.message(e)
+		case "error":
+			fail(d.c, s)
+		}
+	}
+}
+
+func (d *decoder) candidate(i int64, e *exchange.Event) {
+	s := &d.s
+	reason := ""
+	for key := range s.Object {
+		switch string(key) {
+		case "index":
+			if n, ok := s.Int(); ok {
+				i = n
+			}
+		case "finishReason":
+			reason = word(s)
+		case "content":
+			for key := range s.Object {
+				if string(key) == "parts" {
+					for range s.Array {
+						if c := d.part(); c > exchange.NoContent {
+							d.content = true
+							e.Content = max(e.Content, c)
+						}
+					}
+				}
+			}
+		}
+	}
+	d.reasons.Set(i, reason)
+}
+
+// part reads a part of the content and says what it holds.
+func (d *decoder) part() (c exchange.Content) {
+	s := &d.s
+	thought := false
+	for key := range s.Object {
+		switch string(key) {
+		case "text":
+			if n, _ := s.TextLen(); n > 0 {
+				c = exchange.Visible
+			}
+		case "thought":
+			thought, _ = s.Bool()
+		case "inlineData", "fileData", "executableCode":
+			c = exchange.Visible
+		case "functionCall", "toolCall":
+			own := string(key) == "functionCall"
+			for key := range s.Object {
+				if own && string(key) == "name" {
+					name := ""
+					s.Into(&name)
+					answer.Tool(d.c, name)
+				}
+			}
+			c = exchange.Visible
+		}
+	}
+	if thought && c == exchange.Visible {
+		c = exchange.Hidden
+	}
+	return c
+}
+
+// word takes a string, or the number that stands for it where enums are numbers.
+func word(s *jsonscan.Scanner) (w string) {
+	if s.Kind() == jsonscan.Number {
+		if n, ok := s.Int(); ok {
+			w = strconv.FormatInt(n, 10)
+		}
+		return w
+	}
+	s.Into(&w)
+	return w
+}
+
+func (d *decoder) usage() {
+	s, u := &d.s, &d.latest
+	*u = usage{}
+	for key := range s.Object {
+		switch string(key) {
+		case "promptTokenCount":
+			u.prompt.Scan(s)
+		case "cachedContentTokenCount":
+			u.cached.Scan(s)
+		case "candidatesTokenCount", "responseTokenCount":
+			u.candidates.Scan(s)
+		case "thoughtsTokenCount":
+			u.thoughts.Scan(s)
+		case "toolUsePromptTokenCount":
+			u.tool.Scan(s)
+		case "totalTokenCount":
+			u.total.Scan(s)
+		case "promptTokensDetails", "promptTokenDetails":
+			u.promptBy = details(s)
+		case "cacheTokensDetails":
+			u.cachedBy = details(s)
+		case "candidatesTokensDetails", "responseTokensDetails":
+			u.candidatesBy = details(s)
+		case "serviceTier":
+			d.tier = word(s)
+		case "trafficType":
+			d.traffic = word(s)
+		}
+	}
+	d.merged = u.over(d.merged)
+}
+
+// over is u with what it doesn't state taken from old.
+func (u usage) over(old usage) usage {
+	return usage{
+		prompt: u.prompt.Or(old.prompt), cached: u.cached.Or(old.cached),
+		candidates: u.candidates.Or(old.candidates), thoughts: u.thoughts.Or(old.thoughts),
+		tool: u.tool.Or(old.tool), total: u.total.Or(old.total),
+		promptBy: u.promptBy.or(old.promptBy), cachedBy: u.cachedBy.or(old.cachedBy),
+		candidatesBy: u.candidatesBy.or(old.candidatesBy),
+	}
+}
+
+func (m modalities) or(old modalities) modalities {
+	if m.stated {
+		return m
+	}
+	return old
+}
+
+// details reads [{"modality":"AUDIO","tokenCount":7}].
+func details(s *jsonscan.Scanner) (m modalities) {
+	m.stated = true
+	for range s.Array {
+		modality, n := "", answer.Count{}
+		for key := range s.Object {
+			switch string(key) {
+			case "modality":
+				modality = word(s)
+			case "tokenCount", "tokens":
+				n.Scan(s)
+			}
+		}
+		switch modality {
+		case "IMAGE", "image", "2":
+			m.image = m.image.Plus(n)
+		case "VIDEO", "video", "3":
+			m.video = m.video.Plus(n)
+		case "AUDIO", "audio", "4":
+			m.audio = m.audio.Plus(n)
+		}
+	}
+	return m
+}
+
+// fail reads {"code":429,"status":"RESOURCE_EXHAUSTED",…}, or a gateway's text.
+func fail(c *llm.Call, s *jsonscan.Scanner) {
+	status, code := "", ""
+	for key := range s.Object {
+		switch string(key) {
+		case "status":
+			s.Into(&status)
+		case "code":
+			code = word(s)
+		}
+	}
+	answer.Fail(c, status, code)
+}
+
+// End implements exchange.Decoder.
+func (d *decoder) End(err error) {
+	c := d.c
+	c.FinishReasons = d.reasons.List()
+	if c.FinishReasons == nil && d.blocked != "" {
+		c.FinishReasons = []string{d.blocked}
+	}
+	u := d.merged
+	if !u.adds() && d.latest.adds() {
+		u = d.latest // a part of an earlier chunk was taken back
+	}
+	u.settle(c)
+	switch d.traffic {
+	case "1":
+		d.traffic = "ON_DEMAND"
+	case "2":
+		d.traffic = "PROVISIONED_THROUGHPUT"
+	}
+	switch {
+	case d.tier != "":
+		c.ServiceTier = d.tier
+	case c.ServiceTier == "":
+		c.ServiceTier = d.traffic
+	}
+	source := llm.SourceBody
+	if d.stream {
+		source = llm.SourceStream
+	}
+	// A stream without a finish reason was given up by the server.
+	ended := !d.stream || c.FinishReasons != nil
+	answer.Settle(c, source, err == nil && ended)
+	d.quality(err)
+}
+
+// adds reports whether the total is stated and is the sum of its parts.
+func (u *usage) adds() bool { return u.total.Known() && u.total.N() == u.sum() }
+
+func (u *usage) sum() int64 {
+	return u.prompt.N() + u.candidates.N() + u.thoughts.N() + u.tool.N()
+}
+
+// settle states the disjoint classes. Zero counts are left out of the JSON by
+// Google's encoder, so where the total adds up without one, it is zero.
+func (u *usage) settle(c *llm.Call) {
+	if !u.adds() && u.total.Known() && u.prompt.Known() {
+		answer.Disagree(c, "total %d is not prompt %d + candidates %d + thoughts %d + tool prompts %d",
+			u.total.N(), u.prompt.N(), u.candidates.N(), u.thoughts.N(), u.tool.N())
+	}
+	if u.adds() && u.total.N() > 0 {
+		u.prompt = u.prompt.Or(answer.Of(0))
+		if c.Operation != "embeddings" {
+			u.candidates = u.candidates.Or(answer.Of(0))
+		}
+	}
+	if u.cached.N() > u.prompt.N() {
+		answer.Disagree(c, "cached %d of a prompt of %d", u.cached.N(), u.prompt.N())
+		u.cached, u.cachedBy = u.prompt, modalities{}
+	}
+	cached := u.cached
+	if rest, ok := u.cached.Less(u.cachedBy.audio); ok {
+		u.cachedBy.audio.Put(&c.Usage, llm.CacheReadAudio)
+		cached = rest
+	} else {
+		answer.Disagree(c, "cached audio %d of %d cached", u.cachedBy.audio.N(), u.cached.N())
+		u.cachedBy = modalities{}
+	}
+	cached.Put(&c.Usage, llm.CacheRead)
+
+	fresh, _ := u.prompt.Less(u.cached)
+	var by [3]answer.Count
+	sound := true
+	for i, m := range [3][2]answer.Count{
+		{u.promptBy.image, u.cachedBy.image}, {u.promptBy.video, u.cachedBy.video}, {u.promptBy.audio, u.cachedBy.audio},
+	} {
+		var ok bool
+		by[i], ok = m[0].Less(m[1])
+		sound = sound && ok
+	}
+	if rest, ok := fresh.Less(by[:]...); ok && sound {
+		fresh = rest
+		for i, class := range [3]llm.Class{llm.InputImage, llm.InputVideo, llm.InputAudio} {
+			by[i].Put(&c.Usage, class)
+		}
+	} else {
+		answer.Disagree(c, "the prompt's modalities exceed what of it is not cached, %d", fresh.N())
+	}
+	fresh.Put(&c.Usage, llm.Input)
+
+	visible := u.candidates
+	if rest, ok := visible.Less(u.candidatesBy.image, u.candidatesBy.audio); ok {
+		visible = rest
+		u.candidatesBy.image.Put(&c.Usage, llm.OutputImage)
+		u.candidatesBy.audio.Put(&c.Usage, llm.OutputAudio)
+	} else {
+		answer.Disagree(c, "the candidates' modalities exceed them, %d", visible.N())
+	}
+	visible.Put(&c.Usage, llm.Output)
+	u.thoughts.Put(&c.Usage, llm.Reasoning)
+	u.tool.Put(&c.Usage, llm.ToolInput)
+}
+
+func (d *decoder) quality(err error) {
+	c := d.c
+	for _, r := range c.FinishReasons {
+		switch r {
+		case "MAX_TOKENS", "2":
+			answer.Signal(c, "length")
+		case "SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY", "MODEL_ARMOR", "3", "4", "6", "7", "8":
+			answer.Signal(c, "filtered")
+		case "MALFORMED_FUNCTION_CALL", "MALFORMED_TOOL_CALL", "UNEXPECTED_TOOL_CALL":
+			answer.Signal(c, "arguments_invalid")
+		}
+	}
+	if err == nil && c.Status < 300 && !d.content && c.Operation == "generate_content" && !c.InBandError {
+		answer.Signal(c, "empty")
+	}
+}

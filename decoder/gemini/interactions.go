@@ -1,0 +1,187 @@
+package gemini
+
+import (
+	"io"
+
+	"github.com/tollwire/tollwire/decoder/answer"
+	"github.com/tollwire/tollwire/decoder/exchange"
+	"github.com/tollwire/tollwire/decoder/jsonscan"
+	"github.com/tollwire/tollwire/llm"
+)
+
+// interaction reads the Interactions API (https://ai.google.dev/api/interactions-api):
+// one object, or events whose last one holds it, then [DONE].
+type interaction struct {
+	c       *llm.Call
+	facts   *exchange.Facts
+	s       jsonscan.Scanner
+	lead    answer.Lead
+	stream  bool
+	status  string
+	done    bool // the terminator, or a last word on the state
+	usage   usage
+	content bool
+}
+
+// Response implements exchange.Decoder.
+func (d *interaction) Response(*exchange.Response) {
+	if d.c.RequestModel == "" {
+		d.c.RequestModel = d.facts.Model
+	}
+	d.c.Stream = d.c.Stream || d.facts.Stream
+}
+
+// Body implements exchange.Decoder.
+func (d *interaction) Body(r io.Reader) error {
+	d.s.Reset(r)
+	d.object(&exchange.Event{})
+	return d.s.Err()
+}
+
+// Event implements exchange.Decoder.
+func (d *interaction) Event(e *exchange.Event) error {
+	d.stream = true
+	d.lead.Reset(e.Data)
+	if d.lead.Is("[DONE]") {
+		d.done, e.Done = true, true
+		return nil
+	}
+	d.s.Reset(&d.lead)
+	d.event(e)
+	return d.s.Err()
+}
+
+// event reads {"event_type":…,"interaction":{…}} or {"event_type":…,"delta":{…}}.
+func (d *interaction) event(e *exchange.Event) {
+	s := &d.s
+	for key := range s.Object {
+		switch string(key) {
+		case "interaction":
+			d.object(e)
+		case "delta":
+			c := exchange.NoContent
+			thought := false
+			for key := range s.Object {
+				switch string(key) {
+				case "type":
+					kind := ""
+					s.Into(&kind)
+					thought = kind == "thought" || kind == "thought_summary" || kind == "thought_signature"
+				case "text", "arguments", "data":
+					c = exchange.Visible
+				case "content": // of a thought summary
+					c = exchange.Visible
+				case "name":
+					name := ""
+					s.Into(&name)
+					answer.Tool(d.c, name)
+					c = exchange.Visible
+				}
+			}
+			if c == exchange.Visible {
+				if e.Content = c; thought {
+					e.Content = exchange.Hidden
+				}
+				d.content = true
+			}
+		case "metadata":
+			for key := range s.Object {
+				if string(key) == "usage" {
+					d.read()
+				}
+			}
+		case "error":
+			fail(d.c, s)
+		}
+	}
+}
+
+// object reads an Interaction.
+func (d *interaction) object(e *exchange.Event) {
+	s, c := &d.s, d.c
+	for key := range s.Object {
+		switch string(key) {
+		case "id":
+			s.Into(&c.ResponseID)
+		case "model":
+			s.Into(&c.ResponseModel)
+		case "service_tier":
+			s.Into(&c.ServiceTier)
+		case "status":
+			s.Into(&d.status)
+		case "usage":
+			d.read()
+		case "outputs", "steps":
+			for range s.Array {
+				d.output()
+			}
+		case "error":
+			fail(c, s)
+		}
+	}
+}
+
+func (d *interaction) output() {
+	s := &d.s
+	kind, name := "", ""
+	for key := range s.Object {
+		switch string(key) {
+		case "type":
+			s.Into(&kind)
+		case "name":
+			s.Into(&name)
+		}
+	}
+	d.content = true
+	if kind == "function_call" && !d.stream {
+		answer.Tool(d.c, name)
+	}
+}
+
+func (d *interaction) read() {
+	s := &d.s
+	for key := range s.Object {
+		switch string(key) {
+		case "total_input_tokens":
+			d.usage.prompt.Scan(s)
+		case "total_output_tokens":
+			d.usage.candidates.Scan(s)
+		case "total_thought_tokens", "total_reasoning_tokens":
+			d.usage.thoughts.Scan(s)
+		case "total_cached_tokens":
+			d.usage.cached.Scan(s)
+		case "total_tool_use_tokens":
+			d.usage.tool.Scan(s)
+		case "total_tokens":
+			d.usage.total.Scan(s)
+		case "input_tokens_by_modality":
+			d.usage.promptBy = details(s)
+		case "cached_tokens_by_modality":
+			d.usage.cachedBy = details(s)
+		case "output_tokens_by_modality":
+			d.usage.candidatesBy = details(s)
+		}
+	}
+}
+
+// End implements exchange.Decoder.
+func (d *interaction) End(err error) {
+	c := d.c
+	d.usage.settle(c)
+	source, ended := llm.SourceBody, true
+	if d.stream {
+		source = llm.SourceStream
+	}
+	switch d.status {
+	case "":
+		ended = !d.stream
+	case "in_progress":
+		ended = false // a background job, asked for again later
+	default:
+		c.FinishReasons = []string{d.status}
+	}
+	if d.status == "failed" {
+		answer.Fail(c, c.ErrorType, d.status)
+	}
+	answer.Settle(c, source, err == nil && ended)
+}
