@@ -3,15 +3,11 @@ package answer
 import (
 	"fmt"
 	"io"
-	"slices"
 
 	"github.com/tollwire/tollwire/llm"
 )
 
-const (
-	maxChoices = 16
-	maxTools   = 64
-)
+const maxChoices = 16
 
 // Reasons are the finish reasons of the choices, the last stated of each.
 type Reasons struct {
@@ -37,20 +33,6 @@ func (r *Reasons) List() []string {
 		}
 	}
 	return out
-}
-
-// Tool notes the name of a tool that the model called.
-func Tool(c *llm.Call, name string) {
-	if name != "" && len(c.ToolCalls) < maxTools {
-		c.ToolCalls = append(c.ToolCalls, name)
-	}
-}
-
-// Signal notes a signal of quality, once.
-func Signal(c *llm.Call, signal string) {
-	if !slices.Contains(c.Quality, signal) {
-		c.Quality = append(c.Quality, signal)
-	}
 }
 
 // Fail notes an error that the body states. kind is the provider's word for it, the

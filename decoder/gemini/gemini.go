@@ -12,12 +12,15 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/tollwire/tollwire/decoder/content"
 	"github.com/tollwire/tollwire/decoder/exchange"
 	"github.com/tollwire/tollwire/llm"
 )
 
 // Vendor implements exchange.Vendor.
-type Vendor struct{}
+type Vendor struct {
+	Content content.Config // what is learnt from the generated text
+}
 
 // Name implements exchange.Vendor.
 func (Vendor) Name() string { return "gemini" }
@@ -128,7 +131,7 @@ func provider(host string) string {
 }
 
 // Open implements exchange.Vendor.
-func (Vendor) Open(req *exchange.Request, facts *exchange.Facts, c *llm.Call) exchange.Decoder {
+func (v Vendor) Open(req *exchange.Request, facts *exchange.Facts, c *llm.Call) exchange.Decoder {
 	t, _ := parse(req.Path)
 	c.Provider = provider(req.Host)
 	c.Operation = operations[t.verb]
@@ -145,11 +148,25 @@ func (Vendor) Open(req *exchange.Request, facts *exchange.Facts, c *llm.Call) ex
 	c.Stream = t.verb == "streamGenerateContent" || strings.Contains(req.Query, "alt=sse") || facts.Stream
 	switch t.verb {
 	case "interactions":
-		return &interaction{c: c, facts: facts}
+		d := &interaction{c: c, facts: facts}
+		d.meter.Open(v.Content, facts, c)
+		return d
 	case "predict":
 		return &prediction{c: c}
 	}
-	return &decoder{c: c, facts: facts}
+	d := &decoder{c: c, facts: facts}
+	d.meter.Open(v.Content, facts, c)
+	return d
+}
+
+// asked takes over what the body says of any call, where the path doesn't say it.
+func asked(facts *exchange.Facts, c *llm.Call) {
+	model, stream := c.RequestModel, c.Stream
+	content.Asked(facts, c)
+	if model != "" {
+		c.RequestModel = model
+	}
+	c.Stream = c.Stream || stream
 }
 
 // bounded cuts what the wire says to the length of a name.

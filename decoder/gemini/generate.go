@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"github.com/tollwire/tollwire/decoder/answer"
+	"github.com/tollwire/tollwire/decoder/content"
 	"github.com/tollwire/tollwire/decoder/exchange"
 	"github.com/tollwire/tollwire/decoder/jsonscan"
 	"github.com/tollwire/tollwire/llm"
@@ -16,7 +17,8 @@ type decoder struct {
 	facts   *exchange.Facts
 	s       jsonscan.Scanner
 	stream  bool // events were read
-	content bool // the answer holds any
+	meter   content.Meter
+	held    []byte // the text of a part of which it isn't known yet whether it is a thought
 	reasons answer.Reasons
 	blocked string // promptFeedback.blockReason
 	tier    string // usageMetadata.serviceTier
@@ -39,48 +41,49 @@ type modalities struct {
 
 // Response implements exchange.Decoder.
 func (d *decoder) Response(r *exchange.Response) {
-	d.c.ServiceTier = r.Header.Get("X-Gemini-Service-Tier")
-	if d.c.RequestModel == "" {
-		d.c.RequestModel = d.facts.Model
-	}
+	asked(d.facts, d.c)
+	d.c.ServiceTier = bounded(r.Header.Get("X-Gemini-Service-Tier"))
 }
 
 // Body implements exchange.Decoder. A stream that comes as a JSON array, and one of
 // an error, may be handed over whole.
 func (d *decoder) Body(r io.Reader) error {
 	d.s.Reset(r)
-	return d.values(&exchange.Event{})
+	return d.values()
 }
 
 // Event implements exchange.Decoder.
 func (d *decoder) Event(e *exchange.Event) error {
 	d.stream = true
+	d.meter.Event()
 	d.s.Reset(e.Data)
-	return d.values(e)
+	err := d.values()
+	e.Content = d.meter.Kind()
+	return err
 }
 
-func (d *decoder) values(e *exchange.Event) error {
+func (d *decoder) values() error {
 	s := &d.s
 	for s.Kind() != jsonscan.None {
 		if s.Kind() == jsonscan.Array {
 			for range s.Array {
-				d.message(e)
+				d.message()
 			}
 		} else {
-			d.message(e)
+			d.message()
 		}
 	}
 	return s.Err()
 }
 
 // message reads one GenerateContentResponse.
-func (d *decoder) message(e *exchange.Event) {
+func (d *decoder) message() {
 	s := &d.s
 	for key := range s.Object {
 		switch string(key) {
 		case "candidates":
 			for i := range s.Array {
-				d.candidate(int64(i), e)
+				d.candidate(int64(i))
 			}
 		case "usageMetadata":
 			d.usage()
@@ -95,14 +98,14 @@ func (d *decoder) message(e *exchange.Event) {
 				}
 			}
 		case "response": // Cloud Code Assist
-			d.message(e)
+			d.message()
 		case "error":
 			fail(d.c, s)
 		}
 	}
 }
 
-func (d *decoder) candidate(i int64, e *exchange.Event) {
+func (d *decoder) candidate(i int64) {
 	s := &d.s
 	reason := ""
 	for key := range s.Object {
@@ -117,10 +120,7 @@ func (d *decoder) candidate(i int64, e *exchange.Event) {
 			for key := range s.Object {
 				if string(key) == "parts" {
 					for range s.Array {
-						if c := d.part(); c > exchange.NoContent {
-							d.content = true
-							e.Content = max(e.Content, c)
-						}
+						d.part(int(i))
 					}
 				}
 			}
@@ -129,36 +129,56 @@ func (d *decoder) candidate(i int64, e *exchange.Event) {
 	d.reasons.Set(i, reason)
 }
 
-// part reads a part of the content and says what it holds.
-func (d *decoder) part() (c exchange.Content) {
+// maxHeld is how much of a part's text waits for the word that it is a thought.
+const maxHeld = 16 << 10
+
+// part reads a part of candidate i's content. That its text is a thought may stand
+// before the text or behind it.
+func (d *decoder) part(i int) {
 	s := &d.s
-	thought := false
+	thought, long := false, false
+	d.held = d.held[:0]
 	for key := range s.Object {
 		switch string(key) {
 		case "text":
-			if n, _ := s.TextLen(); n > 0 {
-				c = exchange.Visible
-			}
+			s.Stream(func(piece []byte) {
+				if !long && len(d.held)+len(piece) <= maxHeld {
+					d.held = append(d.held, piece...)
+					return
+				}
+				long = true
+				d.flush(i, thought)
+				d.text(i, thought, piece)
+			})
 		case "thought":
 			thought, _ = s.Bool()
-		case "inlineData", "fileData", "executableCode":
-			c = exchange.Visible
-		case "functionCall", "toolCall":
-			own := string(key) == "functionCall"
+		case "inlineData", "fileData", "executableCode", "toolCall":
+			d.meter.Seen(exchange.Visible)
+		case "functionCall":
+			d.meter.Seen(exchange.Visible)
 			for key := range s.Object {
-				if own && string(key) == "name" {
+				if string(key) == "name" {
 					name := ""
 					s.Into(&name)
-					answer.Tool(d.c, name)
+					d.meter.Tool(name)
 				}
 			}
-			c = exchange.Visible
 		}
 	}
-	if thought && c == exchange.Visible {
-		c = exchange.Hidden
+	d.flush(i, thought)
+}
+
+func (d *decoder) flush(i int, thought bool) {
+	d.text(i, thought, d.held)
+	d.held = d.held[:0]
+}
+
+func (d *decoder) text(i int, thought bool, piece []byte) {
+	if thought {
+		d.meter.Reasoning(piece)
+	} else {
+		d.meter.Text(i, piece)
 	}
-	return c
 }
 
 // word takes a string, or the number that stands for it where enums are numbers.
@@ -292,8 +312,9 @@ func (d *decoder) End(err error) {
 	}
 	// A stream without a finish reason was given up by the server.
 	ended := !d.stream || c.FinishReasons != nil
-	answer.Settle(c, source, err == nil && ended)
-	d.quality(err)
+	whole := err == nil && ended
+	answer.Settle(c, source, whole)
+	d.quality(whole)
 }
 
 // adds reports whether the total is stated and is the sum of its parts.
@@ -363,19 +384,23 @@ func (u *usage) settle(c *llm.Call) {
 	u.tool.Put(&c.Usage, llm.ToolInput)
 }
 
-func (d *decoder) quality(err error) {
+// quality notes what the meter cannot know: Google's enums as numbers, and its own words.
+func (d *decoder) quality(whole bool) {
 	c := d.c
 	for _, r := range c.FinishReasons {
 		switch r {
-		case "MAX_TOKENS", "2":
-			answer.Signal(c, "length")
-		case "SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY", "MODEL_ARMOR", "3", "4", "6", "7", "8":
-			answer.Signal(c, "filtered")
-		case "MALFORMED_FUNCTION_CALL", "MALFORMED_TOOL_CALL", "UNEXPECTED_TOOL_CALL":
-			answer.Signal(c, "arguments_invalid")
+		case "2": // MAX_TOKENS
+			d.meter.Signal(content.Length)
+		case "3", "4", "6", "7", "8": // SAFETY, RECITATION, BLOCKLIST, PROHIBITED_CONTENT, SPII
+			d.meter.Signal(content.Filtered)
+		case "MALFORMED_FUNCTION_CALL", "MALFORMED_TOOL_CALL", "9":
+			d.meter.Signal(content.ArgumentsInvalid)
 		}
 	}
-	if err == nil && c.Status < 300 && !d.content && c.Operation == "generate_content" && !c.InBandError {
-		answer.Signal(c, "empty")
+	if d.blocked != "" {
+		d.meter.Signal(content.Filtered)
+	} else if whole && c.Status < 300 && !c.InBandError && c.Operation == "generate_content" && !d.meter.Any() {
+		d.meter.Signal(content.Empty)
 	}
+	d.meter.End(whole)
 }

@@ -2,8 +2,10 @@ package gemini
 
 import (
 	"io"
+	"strings"
 
 	"github.com/tollwire/tollwire/decoder/answer"
+	"github.com/tollwire/tollwire/decoder/content"
 	"github.com/tollwire/tollwire/decoder/exchange"
 	"github.com/tollwire/tollwire/decoder/jsonscan"
 	"github.com/tollwire/tollwire/llm"
@@ -12,29 +14,26 @@ import (
 // interaction reads the Interactions API (https://ai.google.dev/api/interactions-api):
 // one object, or events whose last one holds it, then [DONE].
 type interaction struct {
-	c       *llm.Call
-	facts   *exchange.Facts
-	s       jsonscan.Scanner
-	lead    answer.Lead
-	stream  bool
-	status  string
-	done    bool // the terminator, or a last word on the state
-	usage   usage
-	content bool
+	c      *llm.Call
+	facts  *exchange.Facts
+	s      jsonscan.Scanner
+	lead   answer.Lead
+	stream bool
+	status string
+	done   bool // the terminator, or a last word on the state
+	usage  usage
+	meter  content.Meter
 }
 
 // Response implements exchange.Decoder.
 func (d *interaction) Response(*exchange.Response) {
-	if d.c.RequestModel == "" {
-		d.c.RequestModel = d.facts.Model
-	}
-	d.c.Stream = d.c.Stream || d.facts.Stream
+	asked(d.facts, d.c)
 }
 
 // Body implements exchange.Decoder.
 func (d *interaction) Body(r io.Reader) error {
 	d.s.Reset(r)
-	d.object(&exchange.Event{})
+	d.object()
 	return d.s.Err()
 }
 
@@ -47,43 +46,21 @@ func (d *interaction) Event(e *exchange.Event) error {
 		return nil
 	}
 	d.s.Reset(&d.lead)
-	d.event(e)
+	d.meter.Event()
+	d.event()
+	e.Content = d.meter.Kind()
 	return d.s.Err()
 }
 
 // event reads {"event_type":…,"interaction":{…}} or {"event_type":…,"delta":{…}}.
-func (d *interaction) event(e *exchange.Event) {
+func (d *interaction) event() {
 	s := &d.s
 	for key := range s.Object {
 		switch string(key) {
 		case "interaction":
-			d.object(e)
+			d.object()
 		case "delta":
-			c := exchange.NoContent
-			thought := false
-			for key := range s.Object {
-				switch string(key) {
-				case "type":
-					kind := ""
-					s.Into(&kind)
-					thought = kind == "thought" || kind == "thought_summary" || kind == "thought_signature"
-				case "text", "arguments", "data":
-					c = exchange.Visible
-				case "content": // of a thought summary
-					c = exchange.Visible
-				case "name":
-					name := ""
-					s.Into(&name)
-					answer.Tool(d.c, name)
-					c = exchange.Visible
-				}
-			}
-			if c == exchange.Visible {
-				if e.Content = c; thought {
-					e.Content = exchange.Hidden
-				}
-				d.content = true
-			}
+			d.delta()
 		case "metadata":
 			for key := range s.Object {
 				if string(key) == "usage" {
@@ -96,8 +73,35 @@ func (d *interaction) event(e *exchange.Event) {
 	}
 }
 
+// delta reads a piece of content; what type it is of may stand behind the piece.
+func (d *interaction) delta() {
+	s := &d.s
+	kind := ""
+	some := false
+	for key := range s.Object {
+		switch string(key) {
+		case "type":
+			s.Into(&kind)
+		case "text", "data", "arguments", "content":
+			some = true
+		case "name":
+			name := ""
+			s.Into(&name)
+			d.meter.Tool(name)
+		}
+	}
+	switch {
+	case strings.HasPrefix(kind, "thought"):
+		if some {
+			d.meter.Seen(exchange.Hidden)
+		}
+	case some:
+		d.meter.Seen(exchange.Visible)
+	}
+}
+
 // object reads an Interaction.
-func (d *interaction) object(e *exchange.Event) {
+func (d *interaction) object() {
 	s, c := &d.s, d.c
 	for key := range s.Object {
 		switch string(key) {
@@ -132,9 +136,11 @@ func (d *interaction) output() {
 			s.Into(&name)
 		}
 	}
-	d.content = true
-	if kind == "function_call" && !d.stream {
-		answer.Tool(d.c, name)
+	if d.stream {
+		return // its deltas were seen
+	}
+	if d.meter.Seen(exchange.Visible); kind == "function_call" {
+		d.meter.Tool(name)
 	}
 }
 
@@ -183,5 +189,7 @@ func (d *interaction) End(err error) {
 	if d.status == "failed" {
 		answer.Fail(c, c.ErrorType, d.status)
 	}
-	answer.Settle(c, source, err == nil && ended)
+	whole := err == nil && ended
+	answer.Settle(c, source, whole)
+	d.meter.End(whole)
 }
