@@ -37,7 +37,8 @@ type Owner struct {
 	Graph string // tollwire.graph
 	Node  string // tollwire.node
 	// NodeSource is what said so: header, baggage, metadata, session, annotation,
-	// label, rule:NAME, service, workload, container, unit, executable; unknown when
+	// label, rule:NAME, or by default workload, pod, service, container, unit,
+	// executable; "default" when the configuration's own default did, unknown when
 	// Node is empty.
 	NodeSource string
 

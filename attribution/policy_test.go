@@ -1,0 +1,381 @@
+package attribution
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+)
+
+// cluster is a made-up Pods.
+type cluster struct {
+	mu     sync.Mutex
+	pods   map[string]*Pod
+	signal chan struct{}
+}
+
+func newCluster(pods ...*Pod) *cluster {
+	c := &cluster{pods: make(map[string]*Pod), signal: make(chan struct{})}
+	for _, p := range pods {
+		c.pods[p.UID] = p
+	}
+	return c
+}
+
+func (c *cluster) Pod(uid, _ string) (*Pod, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p, ok := c.pods[uid]
+	return p, ok
+}
+
+func (c *cluster) Changed() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.signal
+}
+
+func (c *cluster) set(uid string, p *Pod) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.pods[uid] = p; p == nil {
+		delete(c.pods, uid)
+	}
+	close(c.signal)
+	c.signal = make(chan struct{})
+}
+
+const podCgroup = "/kubepods/burstable/pod" + testPod + "/" + testID
+
+func webPod(change ...func(*Pod)) *Pod {
+	p := &Pod{
+		UID: testPod, Name: "web-5d4f-x", Namespace: "prod", NodeName: "n1", Resolved: true,
+		Workload: map[string]string{"k8s.replicaset.name": "web-5d4f", "k8s.deployment.name": "web"}, Controller: "web",
+		Containers: []Container{{Name: "app", ID: testID}, {Name: "sidecar"}},
+	}
+	for _, f := range change {
+		f(p)
+	}
+	return p
+}
+
+func labels(kv ...string) func(*Pod) {
+	return func(p *Pod) { p.Labels = pairs(kv...) }
+}
+
+func annotations(kv ...string) func(*Pod) {
+	return func(p *Pod) { p.Annotations = pairs(kv...) }
+}
+
+func pairs(kv ...string) map[string]string {
+	m := make(map[string]string)
+	for i := 0; i < len(kv); i += 2 {
+		m[kv[i]] = kv[i+1]
+	}
+	return m
+}
+
+// What decides the graph and the node, the stronger first.
+func TestPrecedence(t *testing.T) {
+	everything := Evidence{
+		Headers:  pairs("x-tollwire-node", "h", "x-tollwire-graph", "hg"),
+		Baggage:  "other=1, tollwire.node=b%20b;ttl=1,tollwire.graph=bg",
+		Metadata: pairs("tollwire.node", "m"),
+	}
+	both := webPod(labels("tollwire.io/node", "l", "tollwire.io/graph", "lg"), annotations("node.tollwire.io/app", "a"))
+	rules := func(c *Config) {
+		c.Rules = []Rule{{Name: "curl", Match: Match{Exe: "curl", Namespace: "prod"}, Graph: "rg", Node: "r-{workload}"}}
+	}
+	order := func(words ...string) func(*Config) { return func(c *Config) { c.Order = words } }
+	for _, c := range []struct {
+		name                string
+		pod                 *Pod
+		call                Evidence
+		change              []func(*Config)
+		graph, node, source string
+	}{
+		{"header first", both, everything, nil, "hg", "h", "header"},
+		{"baggage", both, Evidence{Baggage: everything.Baggage}, nil, "bg", "b b", "baggage"},
+		{"metadata", both, Evidence{Metadata: everything.Metadata}, nil, "lg", "m", "metadata"},
+		{"annotation of the container", both, Evidence{}, nil, "lg", "a", "annotation"},
+		{"annotation of another container", webPod(annotations("node.tollwire.io/sidecar", "s")), Evidence{}, nil, "", "web", "workload"},
+		{"annotation of the pod", webPod(annotations("tollwire.io/node", "with space")), Evidence{}, nil, "", "with space", "annotation"},
+		{"label", webPod(labels("tollwire.io/node", "l")), Evidence{}, []func(*Config){rules}, "rg", "l", "label"},
+		{"rule", webPod(), Evidence{}, []func(*Config){rules}, "rg", "r-web", "rule:curl"},
+		{"workload", webPod(), Evidence{}, nil, "", "web", "workload"},
+		{"part-of", webPod(labels("app.kubernetes.io/part-of", "shop")), Evidence{}, nil, "shop", "web", "workload"},
+		{"part-of unwanted", webPod(labels("app.kubernetes.io/part-of", "shop")), Evidence{},
+			[]func(*Config){func(c *Config) { c.WellKnownLabels = false }}, "", "web", "workload"},
+		{"default graph", webPod(), Evidence{}, []func(*Config){func(c *Config) { c.Graph.Default = "ns-{namespace}" }}, "ns-prod", "web", "workload"},
+		{"default node", webPod(), Evidence{}, []func(*Config){func(c *Config) { c.Node.Default = "{workload}/{container}" }}, "", "web/app", "default"},
+		{"bare pod", webPod(func(p *Pod) { p.Workload, p.Controller = nil, "" }), Evidence{}, nil, "", "web-5d4f-x", "pod"},
+		{"controller of another kind", webPod(func(p *Pod) { p.Workload, p.Controller = nil, "ray" }), Evidence{}, nil, "", "ray", "workload"},
+		{"keys are configurable", webPod(labels("example.com/stage", "x")), Evidence{},
+			[]func(*Config){func(c *Config) { c.Node.Label = "example.com/stage" }}, "", "x", "label"},
+		{"order is configurable", both, everything, []func(*Config){order("label", "header")}, "lg", "l", "label"},
+		{"nothing left", webPod(), Evidence{}, []func(*Config){order("header")}, "", "", "unknown"},
+		{"session when asked for", webPod(), Evidence{Headers: pairs("mcp-session-id", "s1")},
+			[]func(*Config){order("session", "default"), func(c *Config) { c.Session.Raw = true }}, "", "s1", "session"},
+		{"an empty header says nothing", both, Evidence{Headers: pairs("x-tollwire-node", " \x00")}, nil, "lg", "a", "annotation"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := newMachine(t)
+			p, id := m.process(100, "/usr/bin/curl", "curl", podCgroup)
+			r := m.resolver(append(c.change, func(k *Config) { k.Pods = newCluster(c.pod) })...)
+			o := r.Owner(p, id, c.call)
+			if o.Graph != c.graph || o.Node != c.node || o.NodeSource != c.source || !o.Complete {
+				t.Errorf("got %q / %q by %q, complete %v; want %q / %q by %q", o.Graph, o.Node, o.NodeSource, o.Complete, c.graph, c.node, c.source)
+			}
+		})
+	}
+}
+
+func TestService(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		pod     *Pod
+		environ string
+		want    resource
+	}{
+		{"workload", webPod(), "", resource{"web", "prod", "", "prod.web-5d4f-x.app", nil}},
+		{"instance label", webPod(labels("app.kubernetes.io/instance", "i", "app.kubernetes.io/name", "n", "app.kubernetes.io/version", "2")), "",
+			resource{"i", "prod", "2", "prod.web-5d4f-x.app", nil}},
+		{"name label", webPod(labels("app.kubernetes.io/name", "n")), "", resource{"n", "prod", "", "prod.web-5d4f-x.app", nil}},
+		{"annotations", webPod(labels("app.kubernetes.io/instance", "i"), annotations("resource.opentelemetry.io/service.name", "s",
+			"resource.opentelemetry.io/service.namespace", "ns", "resource.opentelemetry.io/service.version", "3",
+			"resource.opentelemetry.io/service.instance.id", "id", "resource.opentelemetry.io/deployment.environment.name", "test",
+			"resource.opentelemetry.io/k8s.pod.name", "lie")), "",
+			resource{"s", "ns", "3", "id", pairs("deployment.environment.name", "test")}},
+		{"the program itself", webPod(annotations("resource.opentelemetry.io/service.name", "s", "resource.opentelemetry.io/a", "1")),
+			"X=1\x00OTEL_SERVICE_NAME=mine\x00OTEL_RESOURCE_ATTRIBUTES=a=2,b=3\x00",
+			resource{"mine", "prod", "", "prod.web-5d4f-x.app", pairs("a", "2", "b", "3")}},
+		{"an SDK's default is no name", webPod(), "OTEL_RESOURCE_ATTRIBUTES=service.name=unknown_service:python\x00",
+			resource{"web", "prod", "", "prod.web-5d4f-x.app", nil}},
+		{"replica set", webPod(func(p *Pod) { p.Workload = pairs("k8s.replicaset.name", "rs") }), "", resource{"rs", "prod", "", "prod.web-5d4f-x.app", nil}},
+		{"cron job before job", webPod(func(p *Pod) { p.Workload = pairs("k8s.job.name", "c-1", "k8s.cronjob.name", "c") }), "",
+			resource{"c", "prod", "", "prod.web-5d4f-x.app", nil}},
+		{"pod", webPod(func(p *Pod) { p.Workload = nil }), "", resource{"web-5d4f-x", "prod", "", "prod.web-5d4f-x.app", nil}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := newMachine(t)
+			p, id := m.process(100, "/usr/bin/curl", "curl", podCgroup)
+			m.write("proc/100/environ", c.environ)
+			o := m.resolver(func(k *Config) { k.Pods = newCluster(c.pod) }).Owner(p, id, Evidence{})
+			if o.ServiceName != c.want.name || o.ServiceNamespace != c.want.namespace || o.ServiceVersion != c.want.version ||
+				o.ServiceInstanceID != c.want.instance || !maps.Equal(o.Attributes, c.want.other) {
+				t.Errorf("got %q %q %q %q %v", o.ServiceName, o.ServiceNamespace, o.ServiceVersion, o.ServiceInstanceID, o.Attributes)
+			}
+		})
+	}
+}
+
+func TestTenantsAndSessions(t *testing.T) {
+	m := newMachine(t)
+	p, id := m.process(100, "/usr/bin/curl", "curl", podCgroup)
+	pods := newCluster(webPod(labels("team", "red")))
+	tenants := func(from ...string) func(*Config) {
+		return func(c *Config) { c.Pods, c.Tenant.From = pods, from }
+	}
+	call := Evidence{
+		Headers: pairs("x-tenant", "acme", "x-session-id", "sess-1"), Baggage: "tenant=bag",
+		Metadata: pairs("customer", "meta"), KeyHash: []byte{1, 2, 3},
+	}
+	if o := m.resolver(tenants()).Owner(p, id, call); o.Tenant != "" {
+		t.Errorf("a tenant that nobody asked for: %q", o.Tenant)
+	}
+	for from, want := range map[string]string{
+		"namespace": "prod", "label:team": "red", "header:X-Tenant": "acme", "baggage:tenant": "bag", "metadata:customer": "meta",
+		"label:absent": "",
+	} {
+		if o := m.resolver(tenants(from)).Owner(p, id, call); o.Tenant != want {
+			t.Errorf("%s: %q, want %q", from, o.Tenant, want)
+		}
+	}
+	if o := m.resolver(tenants("label:absent", "namespace")).Owner(p, id, call); o.Tenant != "prod" {
+		t.Errorf("the second source was not tried: %q", o.Tenant)
+	}
+	a, b := m.resolver(tenants("api_key")), m.resolver(tenants("api_key"), func(c *Config) { c.Key = []byte("another") })
+	first, second := a.Owner(p, id, call).Tenant, b.Owner(p, id, call).Tenant
+	if len(first) != 32 || !isHex(first) || first == second || first != a.Owner(p, id, call).Tenant {
+		t.Errorf("hashes of a key: %q, %q", first, second)
+	}
+	if o := a.Owner(p, id, Evidence{}); o.Tenant != "" {
+		t.Errorf("no key, but tenant %q", o.Tenant)
+	}
+	hashed := m.resolver(tenants("header:x-tenant"), func(c *Config) { c.Tenant.Hash = true }).Owner(p, id, call).Tenant
+	if len(hashed) != 32 || hashed == first {
+		t.Errorf("hashed header: %q", hashed)
+	}
+	// The bound: a tenant that has its name keeps it, those after it share one.
+	r := m.resolver(tenants("header:x-tenant"), func(c *Config) { c.Tenant.Values = 3 })
+	for i := range 10 {
+		want := other
+		if i < 3 {
+			want = fmt.Sprint("t", i)
+		}
+		for range 2 {
+			if o := r.Owner(p, id, Evidence{Headers: pairs("x-tenant", fmt.Sprint("t", i))}); o.Tenant != want {
+				t.Errorf("tenant %d: %q, want %q", i, o.Tenant, want)
+			}
+		}
+	}
+	if s := r.Stats(); s.CappedTenant != 14 {
+		t.Errorf("%d capped, want 14", s.CappedTenant)
+	}
+	// So with nodes that calls bring in by themselves.
+	r = m.resolver(func(c *Config) { c.Node.Values = 1 })
+	r.Owner(p, id, Evidence{Headers: pairs("x-tollwire-node", "one")})
+	if o := r.Owner(p, id, Evidence{Headers: pairs("x-tollwire-node", "two")}); o.Node != other || o.NodeSource != "header" {
+		t.Errorf("node %q by %q", o.Node, o.NodeSource)
+	}
+
+	s1 := a.Owner(p, id, call).Session
+	if len(s1) != 32 || s1 == "sess-1" {
+		t.Errorf("session %q", s1)
+	}
+	claude := Evidence{Metadata: pairs("user_id", "user_0f_account_1_session_abc-def")}
+	raw := m.resolver(func(c *Config) { c.Session.Raw = true })
+	if o := raw.Owner(p, id, claude); o.Session != "abc-def" {
+		t.Errorf("Claude Code's session: %q", o.Session)
+	}
+	if o := raw.Owner(p, id, Evidence{Metadata: pairs("session_id", "m1")}); o.Session != "m1" {
+		t.Errorf("session of the metadata: %q", o.Session)
+	}
+}
+
+// Nobody waits for ever, and the calls of one pod wait together.
+func TestWait(t *testing.T) {
+	m := newMachine(t)
+	p, id := m.process(100, "/usr/bin/curl", "curl", podCgroup)
+	pods := newCluster()
+	const wait = 300 * time.Millisecond
+	r := m.resolver(func(c *Config) { c.Pods, c.Wait = pods, wait })
+	r.Observe(p, id) // the clock starts here
+	time.Sleep(wait / 2)
+	start := time.Now()
+	o := r.Wait(context.Background(), p, id, Evidence{})
+	if d := time.Since(start); o.Complete || d > wait*3/4 || d < wait/4 {
+		t.Errorf("complete %v after %v", o.Complete, d)
+	}
+	start = time.Now()
+	if o := r.Wait(context.Background(), p, id, Evidence{}); o.Complete || time.Since(start) > wait/4 {
+		t.Errorf("the second call waited again, for %v", time.Since(start))
+	}
+	if o.ContainerID != testID || o.PodUID != testPod || o.Executable != "curl" {
+		t.Errorf("what is known is not said: %+v", o)
+	}
+	if n := r.Stats().Incomplete; n != 2 {
+		t.Errorf("%d incomplete, want 2", n)
+	}
+	// The API server is back; then the pod dies, and keeps its name.
+	pods.set(testPod, webPod())
+	if o := r.Wait(context.Background(), p, id, Evidence{}); !o.Complete || o.PodName != "web-5d4f-x" {
+		t.Errorf("%+v", o)
+	}
+	pods.set(testPod, nil)
+	m.exit(p)
+	if o := r.Owner(p, id, Evidence{}); !o.Complete || o.PodName != "web-5d4f-x" || o.Node != "web" {
+		t.Errorf("a dead pod's call: %+v", o)
+	}
+	// A context that is done ends a wait.
+	m.process(101, "/usr/bin/curl", "curl", podCgroup)
+	r = m.resolver(func(c *Config) { c.Pods, c.Wait = newCluster(), time.Minute })
+	ctx, cancel := context.WithCancel(context.Background())
+	time.AfterFunc(20*time.Millisecond, cancel)
+	if o := r.Wait(ctx, p, id, Evidence{}); o.Complete {
+		t.Error("complete by nothing")
+	}
+	// What has no pod waits for nothing.
+	p, id = m.process(102, "/usr/bin/curl", "curl", "/system.slice/a.service")
+	if o := r.Wait(context.Background(), p, id, Evidence{}); !o.Complete {
+		t.Error("a host process is incomplete")
+	}
+}
+
+// A pod whose owner is still being asked for is booked to what is known, and is
+// not complete.
+func TestUnresolved(t *testing.T) {
+	m := newMachine(t)
+	p, id := m.process(100, "/usr/bin/curl", "curl", podCgroup)
+	pods := newCluster(webPod(func(p *Pod) {
+		p.Resolved, p.Workload, p.Controller = false, pairs("k8s.job.name", "nightly-1"), "nightly-1"
+	}))
+	r := m.resolver(func(c *Config) { c.Pods, c.Wait = pods, 5*time.Second })
+	if o := r.Owner(p, id, Evidence{}); o.Complete || o.Node != "nightly-1" || o.PodName != "web-5d4f-x" {
+		t.Errorf("%+v", o)
+	}
+	time.AfterFunc(20*time.Millisecond, func() {
+		pods.set(testPod, webPod(func(p *Pod) {
+			p.Workload, p.Controller = pairs("k8s.job.name", "nightly-1", "k8s.cronjob.name", "nightly"), "nightly"
+		}))
+	})
+	if o := r.Wait(context.Background(), p, id, Evidence{}); !o.Complete || o.Node != "nightly" {
+		t.Errorf("%+v", o)
+	}
+}
+
+func TestReload(t *testing.T) {
+	m := newMachine(t)
+	p, id := m.process(100, "/usr/bin/curl", "curl", "/")
+	r := m.resolver()
+	c := m.config()
+	c.Rules = []Rule{{Name: "new", Match: Match{Exe: "curl"}, Node: "fresh"}}
+	if err := r.Reload(c); err != nil {
+		t.Fatal(err)
+	}
+	if o := r.Owner(p, id, Evidence{}); o.Node != "fresh" {
+		t.Errorf("node %q", o.Node)
+	}
+	c.Rules[0].Match.Exe = "re:("
+	if err := r.Reload(c); err == nil {
+		t.Error("a broken rule was taken")
+	}
+	if o := r.Owner(p, id, Evidence{}); o.Node != "fresh" {
+		t.Errorf("a refused configuration changed the node to %q", o.Node)
+	}
+}
+
+func TestHeaders(t *testing.T) {
+	c := Defaults()
+	c.Session.Header = nil
+	c.Tenant.From = []string{"header:X-Tenant", "namespace"}
+	c.Rules = []Rule{{Name: "r", Match: Match{Header: pairs("X-Agent", "*")}, Node: "n"}}
+	if got, want := c.Headers(), []string{"x-agent", "x-tenant", "x-tollwire-graph", "x-tollwire-node"}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	for key, want := range map[string]bool{
+		"resource.opentelemetry.io/service.name": true, "tollwire.io/node": true, "graph.tollwire.io/app": true,
+		"kubectl.kubernetes.io/last-applied-configuration": false,
+	} {
+		if c.KeepAnnotation(key) != want {
+			t.Errorf("KeepAnnotation(%q) is not %v", key, want)
+		}
+	}
+}
+
+func TestConcurrent(t *testing.T) {
+	m := newMachine(t)
+	p, id := m.process(100, "/usr/bin/curl", "curl", podCgroup)
+	pods := newCluster(webPod())
+	r := m.resolver(func(c *Config) { c.Pods = pods })
+	var all sync.WaitGroup
+	for i := range 4 {
+		all.Go(func() {
+			for n := range 200 {
+				q := p
+				q.PID += uint32(n % 3)
+				r.Observe(q, id)
+				r.Owner(q, id, Evidence{Headers: pairs("x-tollwire-node", fmt.Sprint(i, n))})
+				if n%20 == i {
+					pods.set(testPod, webPod())
+					r.Reload(m.config())
+				}
+				r.Stats()
+			}
+		})
+	}
+	all.Wait()
+}
