@@ -2,6 +2,7 @@ package pricing
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,7 +39,7 @@ func (d *draft) compile() (*Book, error) {
 			out.provider = p.id
 		}
 		for _, card := range o.cards {
-			out.cards = append(out.cards, c.card(card, "", nil, nil))
+			out.cards = append(out.cards, c.card(card, "", supplement{}))
 		}
 		b.overrides = append(b.overrides, &out)
 	}
@@ -125,14 +126,19 @@ func (c *compiler) model(p *provider, dp *draftProvider, d *draftModel) {
 	} else {
 		m.match.exact = []string{id}
 	}
-	var derives []*derive
-	for _, r := range dp.derive {
-		if r.models == nil || r.models.match(id) {
-			derives = append(derives, r)
+	var more supplement
+	for _, a := range dp.add {
+		if a.models == nil || a.models.match(id) {
+			more.add = append(more.add, a)
 		}
 	}
-	for _, card := range d.cards {
-		m.cards = append(m.cards, c.card(card, dp.currency, d.add, derives))
+	for _, r := range dp.derive {
+		if r.models == nil || r.models.match(id) {
+			more.derive = append(more.derive, r)
+		}
+	}
+	for _, card := range slices.Concat(d.cards, d.extra) {
+		m.cards = append(m.cards, c.card(card, dp.currency, more))
 	}
 	p.models = append(p.models, m)
 	p.byID[id] = m
@@ -146,7 +152,13 @@ func (c *compiler) model(p *provider, dp *draftProvider, d *draftModel) {
 	}
 }
 
-func (c *compiler) card(d *draftCard, currency string, add *draftRates, derives []*derive) *card {
+// supplement is what a provider gives to the cards of its models that lack it.
+type supplement struct {
+	add    []*draftAdd
+	derive []*derive
+}
+
+func (c *compiler) card(d *draftCard, currency string, more supplement) *card {
 	out := &card{when: c.when(&d.draftWhen), from: d.source}
 	if d.currency != "" {
 		currency = d.currency
@@ -163,10 +175,10 @@ func (c *compiler) card(d *draftCard, currency string, add *draftRates, derives 
 		if under != nil {
 			r.inherit(under)
 		}
-		if add != nil {
-			r.inherit(&add.rates)
+		for _, a := range more.add {
+			r.inherit(&a.rates)
 		}
-		for _, d := range derives {
+		for _, d := range more.derive {
 			if r.own&(1<<d.class) == 0 && r.own&(1<<d.from) != 0 {
 				r.set(d.class, r.usd[d.from].mulDiv(d.times, factorOne))
 			}

@@ -1,6 +1,9 @@
 package pricing
 
-import _ "embed"
+import (
+	_ "embed"
+	_ "time/tzdata" // books name time zones; a container may have none
+)
 
 //go:embed book/default.yaml
 var defaultBook []byte

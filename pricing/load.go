@@ -122,6 +122,7 @@ type draftProvider struct {
 	volume       map[string]uint64
 	adjust       []*draftAdjust
 	derive       []*derive
+	add          []*draftAdd
 	models       []*draftModel
 }
 
@@ -130,7 +131,13 @@ type draftModel struct {
 	id    string
 	match *matcher
 	cards []*draftCard
-	add   *draftRates
+	extra []*draftCard // after those of the model it overlays
+}
+
+// draftAdd gives cards the prices that they lack.
+type draftAdd struct {
+	models *matcher
+	rates
 }
 
 type draftCard struct {
@@ -302,6 +309,7 @@ func (r *reader) provider(n *node) *draftProvider {
 		},
 		"adjust": func(n *node) { r.list(n, func(n *node) { p.adjust = append(p.adjust, r.adjust(n)) }) },
 		"derive": func(n *node) { r.list(n, func(n *node) { p.derive = append(p.derive, r.derive(n)) }) },
+		"add":    func(n *node) { r.list(n, func(n *node) { p.add = append(p.add, r.add(n)) }) },
 		"models": func(n *node) { r.list(n, func(n *node) { p.models = append(p.models, r.model(n)) }) },
 	})
 	if p.id == "" {
@@ -366,15 +374,21 @@ func (r *reader) model(n *node) *draftModel {
 			}
 			r.list(n, func(n *node) { m.cards = append(m.cards, r.card(n)) })
 		},
-		"add": func(n *node) {
-			m.add = &draftRates{place: r.place(n)}
-			r.object(n, r.rateKeys(&m.add.rates))
-		},
+		"extra_prices": func(n *node) { r.list(n, func(n *node) { m.extra = append(m.extra, r.card(n)) }) },
 	})
 	if m.id == "" {
 		r.fail(n, "a model without an id")
 	}
 	return m
+}
+
+func (r *reader) add(n *node) *draftAdd {
+	a := &draftAdd{}
+	keys := r.rateKeys(&a.rates)
+	keys["models"] = func(n *node) { a.models = r.matcher(n) }
+	keys["source"] = func(n *node) { r.text(n) }
+	r.object(n, keys)
+	return a
 }
 
 // whenKeys are the keys of a condition.
@@ -619,6 +633,7 @@ func (to *draftProvider) overlay(p *draftProvider) {
 	to.tiers = append(p.tiers, to.tiers...)
 	to.adjust = append(p.adjust, to.adjust...)
 	to.derive = append(p.derive, to.derive...)
+	to.add = append(p.add, to.add...)
 	if p.hasFallback {
 		to.fallback, to.hasFallback = p.fallback, true
 	}
@@ -649,7 +664,7 @@ func (to *draftProvider) overlay(p *draftProvider) {
 			m.match = old.match
 		}
 		if m.cards == nil {
-			m.cards = old.cards
+			m.cards, m.extra = old.cards, append(old.extra, m.extra...)
 		}
 	}
 	models := slices.Clone(p.models)
