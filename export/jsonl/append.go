@@ -13,6 +13,7 @@ import (
 	"github.com/tollwire/tollwire/account"
 	"github.com/tollwire/tollwire/flow"
 	"github.com/tollwire/tollwire/llm"
+	"github.com/tollwire/tollwire/pricing"
 )
 
 // Append appends r to dst as one line with its newline. The order of keys is fixed.
@@ -68,13 +69,13 @@ func Append(dst []byte, r *account.Record) []byte {
 	}
 
 	if p := &r.Price; p.Unpriced == "" && p.Source != "" {
-		l.string("tollwire.cost.usd", p.USD.String())
+		l.money("tollwire.cost.usd", p.USD)
 		l.string("tollwire.cost.source", p.Source)
 	}
 	l.string("tollwire.cost.price_version", r.Price.Version)
 	l.string("tollwire.unpriced", r.Price.Unpriced)
 	if r.Price.HasSavings {
-		l.string("tollwire.cache_savings.usd", r.Price.Savings.String())
+		l.money("tollwire.cache_savings.usd", r.Price.Savings)
 	}
 
 	o := &r.Owner
@@ -187,6 +188,13 @@ func (l *line) usage(u *llm.Usage) {
 		}
 	}
 	l.b = append(o.b, '}')
+}
+
+func (l *line) money(k string, m pricing.Money) {
+	l.key(k)
+	l.b = append(l.b, '"')
+	l.b = m.AppendText(l.b)
+	l.b = append(l.b, '"')
 }
 
 func (l *line) between(k string, from, to flow.Time) {

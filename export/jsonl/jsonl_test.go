@@ -173,7 +173,7 @@ func TestParseReadsBackWhatAppendWrote(t *testing.T) {
 func TestAppendAllocatesNothing(t *testing.T) {
 	r, buf := recordtest.New(), make([]byte, 0, 8<<10)
 	n := testing.AllocsPerRun(100, func() { buf = jsonl.Append(buf[:0], r) })
-	if n > 4 { // the price's decimal
+	if n > 0 {
 		t.Errorf("%v allocations a record", n)
 	}
 }

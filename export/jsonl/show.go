@@ -14,7 +14,7 @@ import (
 	"text/tabwriter"
 	"unicode"
 
-	"github.com/cockroachdb/apd/v3"
+	"github.com/tollwire/tollwire/pricing"
 )
 
 // ErrNoTrace is returned by Show when no record has the trace id.
@@ -97,7 +97,7 @@ func Show(w io.Writer, files []string, traceID string) error {
 	fmt.Fprintln(t, "AT\tROLE\tNODE\tPROCESS\tMODEL\tSTATUS\tIN\tOUT\tFIRST\tTOOK\tUSD\tNOTE")
 	var calls int
 	var in, out float64
-	var usd apd.Decimal
+	var usd pricing.Money
 	var notes []string
 	for _, l := range lines {
 		fmt.Fprintf(t, "+%.3fs\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
@@ -113,15 +113,13 @@ func Show(w io.Writer, files []string, traceID string) error {
 			notes = append(notes, cmp.Or(l.Unpriced, "no price"))
 			continue
 		}
-		var c apd.Decimal
-		if _, _, err := c.SetString(l.CostUSD); err != nil {
-			return fmt.Errorf("cost %q: %w", l.CostUSD, err)
+		m, err := pricing.ParseMoney(l.CostUSD)
+		if err != nil {
+			return fmt.Errorf("cost of %s: %w", l.SpanID, err)
 		}
-		if _, err := apd.BaseContext.WithPrecision(60).Add(&usd, &usd, &c); err != nil {
-			return fmt.Errorf("sum of costs: %w", err)
-		}
+		usd = usd.Add(m)
 	}
-	fmt.Fprintf(t, "\n%d calls, %.0f tokens in, %.0f out, %s USD", calls, in, out, usd.Text('f'))
+	fmt.Fprintf(t, "\n%d calls, %.0f tokens in, %.0f out, %s USD", calls, in, out, usd)
 	if len(notes) > 0 {
 		slices.Sort(notes)
 		fmt.Fprintf(t, " and %d without a price (%s)", len(notes), strings.Join(slices.Compact(slices.Clone(notes)), ", "))
