@@ -1,11 +1,8 @@
+// Package answer holds what reading the answers of all vendors has in common: the
+// choices' finish reasons, errors that a body states, and how sure usage is in the end.
 package answer
 
-import (
-	"fmt"
-	"io"
-
-	"github.com/tollwire/tollwire/llm"
-)
+import "github.com/tollwire/tollwire/llm"
 
 const maxChoices = 16
 
@@ -50,13 +47,6 @@ func Fail(c *llm.Call, kind ...string) {
 	}
 }
 
-// Disagree notes how the response contradicts itself; the first one stands.
-func Disagree(c *llm.Call, format string, args ...any) {
-	if c.Disagreement == "" {
-		c.Disagreement = fmt.Sprintf(format, args...)
-	}
-}
-
 // Settle says how sure the usage of c is. final: the provider's last word on it was
 // seen, at source; else what is known was stated before a cut.
 func Settle(c *llm.Call, source llm.UsageSource, final bool) {
@@ -68,42 +58,4 @@ func Settle(c *llm.Call, source llm.UsageSource, final bool) {
 	default:
 		c.Completeness, c.UsageSource = llm.Estimated, llm.SourceStreamPartial
 	}
-}
-
-// Lead is a reader whose first bytes can be looked at.
-type Lead struct {
-	r    io.Reader
-	buf  [8]byte
-	n, i int
-	err  error
-}
-
-// Reset starts over with r.
-func (l *Lead) Reset(r io.Reader) { *l = Lead{r: r} }
-
-// Is reports whether the first bytes are word's, of which there are at most eight.
-func (l *Lead) Is(word string) bool {
-	for l.n < len(word) && l.err == nil {
-		// Only as far as it holds: an event's data may take its time.
-		if l.n > 0 && string(l.buf[:l.n]) != word[:l.n] {
-			return false
-		}
-		var m int
-		m, l.err = l.r.Read(l.buf[l.n:len(word)])
-		l.n += m
-	}
-	return l.n >= len(word) && string(l.buf[:len(word)]) == word
-}
-
-// Read implements io.Reader, with the first bytes still there.
-func (l *Lead) Read(p []byte) (int, error) {
-	if l.i < l.n {
-		n := copy(p, l.buf[l.i:l.n])
-		l.i += n
-		return n, nil
-	}
-	if l.err != nil {
-		return 0, l.err
-	}
-	return l.r.Read(p)
 }

@@ -14,16 +14,21 @@ import (
 
 	"github.com/tollwire/tollwire/decoder/content"
 	"github.com/tollwire/tollwire/decoder/exchange"
+	"github.com/tollwire/tollwire/decoder/jsonscan"
 	"github.com/tollwire/tollwire/llm"
 )
 
 // Vendor implements exchange.Vendor.
 type Vendor struct {
-	Content content.Config // what is learnt from the generated text
+	cfg  content.Config
+	scan jsonscan.Pool
 }
 
+// New returns the vendor.
+func New(cfg content.Config) *Vendor { return &Vendor{cfg: cfg} }
+
 // Name implements exchange.Vendor.
-func (Vendor) Name() string { return "gemini" }
+func (*Vendor) Name() string { return "gemini" }
 
 // target is what a path like …/models/MODEL:VERB says.
 type target struct {
@@ -86,7 +91,7 @@ func after(s, sep string) string {
 }
 
 // Recognize implements exchange.Vendor.
-func (Vendor) Recognize(req *exchange.Request, facts *exchange.Facts) exchange.Confidence {
+func (*Vendor) Recognize(req *exchange.Request, facts *exchange.Facts) exchange.Confidence {
 	if req.Method != "POST" {
 		return exchange.No
 	}
@@ -131,7 +136,7 @@ func provider(host string) string {
 }
 
 // Open implements exchange.Vendor.
-func (v Vendor) Open(req *exchange.Request, facts *exchange.Facts, c *llm.Call) exchange.Decoder {
+func (v *Vendor) Open(req *exchange.Request, facts *exchange.Facts, c *llm.Call) exchange.Decoder {
 	t, _ := parse(req.Path)
 	c.Provider = provider(req.Host)
 	c.Operation = operations[t.verb]
@@ -148,14 +153,14 @@ func (v Vendor) Open(req *exchange.Request, facts *exchange.Facts, c *llm.Call) 
 	c.Stream = t.verb == "streamGenerateContent" || strings.Contains(req.Query, "alt=sse") || facts.Stream
 	switch t.verb {
 	case "interactions":
-		d := &interaction{c: c, facts: facts}
-		d.meter.Open(v.Content, facts, c)
+		d := &interaction{v: v, c: c, facts: facts}
+		d.meter.Open(v.cfg, facts, c)
 		return d
 	case "predict":
-		return &prediction{c: c}
+		return &prediction{v: v, c: c}
 	}
-	d := &decoder{c: c, facts: facts}
-	d.meter.Open(v.Content, facts, c)
+	d := &decoder{v: v, c: c, facts: facts}
+	d.meter.Open(v.cfg, facts, c)
 	return d
 }
 

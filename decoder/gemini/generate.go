@@ -8,14 +8,16 @@ import (
 	"github.com/tollwire/tollwire/decoder/content"
 	"github.com/tollwire/tollwire/decoder/exchange"
 	"github.com/tollwire/tollwire/decoder/jsonscan"
+	"github.com/tollwire/tollwire/decoder/stated"
 	"github.com/tollwire/tollwire/llm"
 )
 
 // decoder reads generateContent, its stream, and embeddings.
 type decoder struct {
+	v       *Vendor
 	c       *llm.Call
 	facts   *exchange.Facts
-	s       jsonscan.Scanner
+	s       *jsonscan.Scanner
 	stream  bool // events were read
 	meter   content.Meter
 	held    []byte // the text of a part of which it isn't known yet whether it is a thought
@@ -29,13 +31,13 @@ type decoder struct {
 
 // usage is one usageMetadata.
 type usage struct {
-	prompt, cached, candidates, thoughts, tool, total answer.Count
+	prompt, cached, candidates, thoughts, tool, total stated.Count
 	promptBy, cachedBy, candidatesBy                  modalities
 }
 
 // modalities are the counts that a …TokensDetails says apart; the rest is text.
 type modalities struct {
-	image, video, audio answer.Count
+	image, video, audio stated.Count
 	stated              bool
 }
 
@@ -48,22 +50,22 @@ func (d *decoder) Response(r *exchange.Response) {
 // Body implements exchange.Decoder. A stream that comes as a JSON array, and one of
 // an error, may be handed over whole.
 func (d *decoder) Body(r io.Reader) error {
-	d.s.Reset(r)
-	return d.values()
+	return d.values(r)
 }
 
 // Event implements exchange.Decoder.
 func (d *decoder) Event(e *exchange.Event) error {
 	d.stream = true
 	d.meter.Event()
-	d.s.Reset(e.Data)
-	err := d.values()
+	err := d.values(e.Data)
 	e.Content = d.meter.Kind()
 	return err
 }
 
-func (d *decoder) values() error {
-	s := &d.s
+func (d *decoder) values(r io.Reader) error {
+	s := d.v.scan.Get(r)
+	defer d.v.scan.Put(s)
+	d.s = s
 	for s.Kind() != jsonscan.None {
 		if s.Kind() == jsonscan.Array {
 			for range s.Array {
@@ -78,7 +80,7 @@ func (d *decoder) values() error {
 
 // message reads one GenerateContentResponse.
 func (d *decoder) message() {
-	s := &d.s
+	s := d.s
 	for key := range s.Object {
 		switch string(key) {
 		case "candidates":
@@ -106,7 +108,7 @@ func (d *decoder) message() {
 }
 
 func (d *decoder) candidate(i int64) {
-	s := &d.s
+	s := d.s
 	reason := ""
 	for key := range s.Object {
 		switch string(key) {
@@ -135,7 +137,7 @@ const maxHeld = 16 << 10
 // part reads a part of candidate i's content. That its text is a thought may stand
 // before the text or behind it.
 func (d *decoder) part(i int) {
-	s := &d.s
+	s := d.s
 	thought, long := false, false
 	d.held = d.held[:0]
 	for key := range s.Object {
@@ -194,22 +196,22 @@ func word(s *jsonscan.Scanner) (w string) {
 }
 
 func (d *decoder) usage() {
-	s, u := &d.s, &d.latest
+	s, u := d.s, &d.latest
 	*u = usage{}
 	for key := range s.Object {
 		switch string(key) {
 		case "promptTokenCount":
-			u.prompt.Scan(s)
+			u.prompt.Read(s)
 		case "cachedContentTokenCount":
-			u.cached.Scan(s)
+			u.cached.Read(s)
 		case "candidatesTokenCount", "responseTokenCount":
-			u.candidates.Scan(s)
+			u.candidates.Read(s)
 		case "thoughtsTokenCount":
-			u.thoughts.Scan(s)
+			u.thoughts.Read(s)
 		case "toolUsePromptTokenCount":
-			u.tool.Scan(s)
+			u.tool.Read(s)
 		case "totalTokenCount":
-			u.total.Scan(s)
+			u.total.Read(s)
 		case "promptTokensDetails", "promptTokenDetails":
 			u.promptBy = details(s)
 		case "cacheTokensDetails":
@@ -247,25 +249,29 @@ func (m modalities) or(old modalities) modalities {
 func details(s *jsonscan.Scanner) (m modalities) {
 	m.stated = true
 	for range s.Array {
-		modality, n := "", answer.Count{}
+		modality, n := "", stated.Count{}
 		for key := range s.Object {
 			switch string(key) {
 			case "modality":
 				modality = word(s)
 			case "tokenCount", "tokens":
-				n.Scan(s)
+				n.Read(s)
 			}
 		}
 		switch modality {
 		case "IMAGE", "image", "2":
-			m.image = m.image.Plus(n)
+			add(&m.image, n)
 		case "VIDEO", "video", "3":
-			m.video = m.video.Plus(n)
+			add(&m.video, n)
 		case "AUDIO", "audio", "4":
-			m.audio = m.audio.Plus(n)
+			add(&m.audio, n)
 		}
 	}
 	return m
+}
+
+func add(sum *stated.Count, n stated.Count) {
+	sum.N, sum.OK = sum.N+n.N, sum.OK || n.OK
 }
 
 // fail reads {"code":429,"status":"RESOURCE_EXHAUSTED",…}, or a gateway's text.
@@ -318,70 +324,63 @@ func (d *decoder) End(err error) {
 }
 
 // adds reports whether the total is stated and is the sum of its parts.
-func (u *usage) adds() bool { return u.total.Known() && u.total.N() == u.sum() }
+func (u *usage) adds() bool { return u.total.OK && u.total.N == u.sum() }
 
 func (u *usage) sum() int64 {
-	return u.prompt.N() + u.candidates.N() + u.thoughts.N() + u.tool.N()
+	return u.prompt.N + u.candidates.N + u.thoughts.N + u.tool.N
 }
 
 // settle states the disjoint classes. Zero counts are left out of the JSON by
 // Google's encoder, so where the total adds up without one, it is zero.
 func (u *usage) settle(c *llm.Call) {
-	if !u.adds() && u.total.Known() && u.prompt.Known() {
-		answer.Disagree(c, "total %d is not prompt %d + candidates %d + thoughts %d + tool prompts %d",
-			u.total.N(), u.prompt.N(), u.candidates.N(), u.thoughts.N(), u.tool.N())
+	if !u.adds() && u.total.OK && u.prompt.OK {
+		stated.Disagree(c, "total %d is not prompt %d + candidates %d + thoughts %d + tool prompts %d",
+			u.total.N, u.prompt.N, u.candidates.N, u.thoughts.N, u.tool.N)
 	}
-	if u.adds() && u.total.N() > 0 {
-		u.prompt = u.prompt.Or(answer.Of(0))
+	if u.adds() && u.total.N > 0 {
+		u.prompt = u.prompt.Or(stated.Of(0))
 		if c.Operation != "embeddings" {
-			u.candidates = u.candidates.Or(answer.Of(0))
+			u.candidates = u.candidates.Or(stated.Of(0))
 		}
 	}
-	if u.cached.N() > u.prompt.N() {
-		answer.Disagree(c, "cached %d of a prompt of %d", u.cached.N(), u.prompt.N())
-		u.cached, u.cachedBy = u.prompt, modalities{}
-	}
-	cached := u.cached
-	if rest, ok := u.cached.Less(u.cachedBy.audio); ok {
-		u.cachedBy.audio.Put(&c.Usage, llm.CacheReadAudio)
-		cached = rest
-	} else {
-		answer.Disagree(c, "cached audio %d of %d cached", u.cachedBy.audio.N(), u.cached.N())
-		u.cachedBy = modalities{}
-	}
-	cached.Put(&c.Usage, llm.CacheRead)
-
-	fresh, _ := u.prompt.Less(u.cached)
-	var by [3]answer.Count
-	sound := true
-	for i, m := range [3][2]answer.Count{
-		{u.promptBy.image, u.cachedBy.image}, {u.promptBy.video, u.cachedBy.video}, {u.promptBy.audio, u.cachedBy.audio},
+	prompt := stated.Whole{Left: u.prompt.N}
+	cached := stated.Whole{Left: prompt.Take(u.cached, "cached").N}
+	cachedAudio := cached.Take(u.cachedBy.audio, "cached audio")
+	cachedAudio.Into(&c.Usage, llm.CacheReadAudio)
+	for _, m := range [3]struct {
+		of, cached stated.Count
+		class      llm.Class
+	}{
+		{u.promptBy.audio, cachedAudio, llm.InputAudio},
+		{u.promptBy.image, u.cachedBy.image, llm.InputImage},
+		{u.promptBy.video, u.cachedBy.video, llm.InputVideo},
 	} {
-		var ok bool
-		by[i], ok = m[0].Less(m[1])
-		sound = sound && ok
+		whole := stated.Whole{Left: m.of.N}
+		whole.Some(m.cached)
+		m.of.N = whole.Left
+		prompt.Take(m.of, m.class.String()).Into(&c.Usage, m.class)
 	}
-	if rest, ok := fresh.Less(by[:]...); ok && sound {
-		fresh = rest
-		for i, class := range [3]llm.Class{llm.InputImage, llm.InputVideo, llm.InputAudio} {
-			by[i].Put(&c.Usage, class)
+	candidates := stated.Whole{Left: u.candidates.N}
+	candidates.Take(u.candidatesBy.image, "output_image").Into(&c.Usage, llm.OutputImage)
+	candidates.Take(u.candidatesBy.audio, "output_audio").Into(&c.Usage, llm.OutputAudio)
+	for _, w := range [...]struct {
+		stated bool
+		whole  stated.Whole
+		class  llm.Class
+	}{
+		{u.prompt.OK, prompt, llm.Input},
+		{u.cached.OK, cached, llm.CacheRead},
+		{u.candidates.OK, candidates, llm.Output},
+	} {
+		if w.stated {
+			stated.Of(w.whole.Left).Into(&c.Usage, w.class)
 		}
-	} else {
-		answer.Disagree(c, "the prompt's modalities exceed what of it is not cached, %d", fresh.N())
+		if w.whole.Over != "" {
+			stated.Disagree(c, "%s", w.whole.Over)
+		}
 	}
-	fresh.Put(&c.Usage, llm.Input)
-
-	visible := u.candidates
-	if rest, ok := visible.Less(u.candidatesBy.image, u.candidatesBy.audio); ok {
-		visible = rest
-		u.candidatesBy.image.Put(&c.Usage, llm.OutputImage)
-		u.candidatesBy.audio.Put(&c.Usage, llm.OutputAudio)
-	} else {
-		answer.Disagree(c, "the candidates' modalities exceed them, %d", visible.N())
-	}
-	visible.Put(&c.Usage, llm.Output)
-	u.thoughts.Put(&c.Usage, llm.Reasoning)
-	u.tool.Put(&c.Usage, llm.ToolInput)
+	u.thoughts.Into(&c.Usage, llm.Reasoning)
+	u.tool.Into(&c.Usage, llm.ToolInput)
 }
 
 // quality notes what the meter cannot know: Google's enums as numbers, and its own words.

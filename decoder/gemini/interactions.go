@@ -8,6 +8,7 @@ import (
 	"github.com/tollwire/tollwire/decoder/content"
 	"github.com/tollwire/tollwire/decoder/exchange"
 	"github.com/tollwire/tollwire/decoder/jsonscan"
+	"github.com/tollwire/tollwire/decoder/stated"
 	"github.com/tollwire/tollwire/llm"
 )
 
@@ -16,8 +17,7 @@ import (
 type interaction struct {
 	c      *llm.Call
 	facts  *exchange.Facts
-	s      jsonscan.Scanner
-	lead   answer.Lead
+	s      *jsonscan.Scanner
 	stream bool
 	status string
 	done   bool // the terminator, or a last word on the state
@@ -32,7 +32,8 @@ func (d *interaction) Response(*exchange.Response) {
 
 // Body implements exchange.Decoder.
 func (d *interaction) Body(r io.Reader) error {
-	d.s.Reset(r)
+	d.s = d.v.scan.Get(r)
+	defer d.v.scan.Put(d.s)
 	d.object()
 	return d.s.Err()
 }
@@ -40,12 +41,12 @@ func (d *interaction) Body(r io.Reader) error {
 // Event implements exchange.Decoder.
 func (d *interaction) Event(e *exchange.Event) error {
 	d.stream = true
-	d.lead.Reset(e.Data)
-	if d.lead.Is("[DONE]") {
-		d.done, e.Done = true, true
+	d.s = d.v.scan.Get(e.Data)
+	defer d.v.scan.Put(d.s)
+	if string(d.s.Peek(6)) == "[DONE]" {
+		e.Done = true
 		return nil
 	}
-	d.s.Reset(&d.lead)
 	d.meter.Event()
 	d.event()
 	e.Content = d.meter.Kind()
@@ -54,7 +55,7 @@ func (d *interaction) Event(e *exchange.Event) error {
 
 // event reads {"event_type":…,"interaction":{…}} or {"event_type":…,"delta":{…}}.
 func (d *interaction) event() {
-	s := &d.s
+	s := d.s
 	for key := range s.Object {
 		switch string(key) {
 		case "interaction":
@@ -75,7 +76,7 @@ func (d *interaction) event() {
 
 // delta reads a piece of content; what type it is of may stand behind the piece.
 func (d *interaction) delta() {
-	s := &d.s
+	s := d.s
 	kind := ""
 	some := false
 	for key := range s.Object {
@@ -102,7 +103,7 @@ func (d *interaction) delta() {
 
 // object reads an Interaction.
 func (d *interaction) object() {
-	s, c := &d.s, d.c
+	s, c := d.s, d.c
 	for key := range s.Object {
 		switch string(key) {
 		case "id":
@@ -126,7 +127,7 @@ func (d *interaction) object() {
 }
 
 func (d *interaction) output() {
-	s := &d.s
+	s := d.s
 	kind, name := "", ""
 	for key := range s.Object {
 		switch string(key) {
@@ -145,21 +146,21 @@ func (d *interaction) output() {
 }
 
 func (d *interaction) read() {
-	s := &d.s
+	s := d.s
 	for key := range s.Object {
 		switch string(key) {
 		case "total_input_tokens":
-			d.usage.prompt.Scan(s)
+			d.usage.prompt.Read(s)
 		case "total_output_tokens":
-			d.usage.candidates.Scan(s)
+			d.usage.candidates.Read(s)
 		case "total_thought_tokens", "total_reasoning_tokens":
-			d.usage.thoughts.Scan(s)
+			d.usage.thoughts.Read(s)
 		case "total_cached_tokens":
-			d.usage.cached.Scan(s)
+			d.usage.cached.Read(s)
 		case "total_tool_use_tokens":
-			d.usage.tool.Scan(s)
+			d.usage.tool.Read(s)
 		case "total_tokens":
-			d.usage.total.Scan(s)
+			d.usage.total.Read(s)
 		case "input_tokens_by_modality":
 			d.usage.promptBy = details(s)
 		case "cached_tokens_by_modality":

@@ -6,17 +6,19 @@ import (
 	"github.com/tollwire/tollwire/decoder/answer"
 	"github.com/tollwire/tollwire/decoder/exchange"
 	"github.com/tollwire/tollwire/decoder/jsonscan"
+	"github.com/tollwire/tollwire/decoder/stated"
 	"github.com/tollwire/tollwire/llm"
 )
 
 // prediction reads Vertex AI's predict of Google's own models: text embeddings,
 // which state each text's tokens, and images, which are counted.
 type prediction struct {
+	v      *Vendor
 	c      *llm.Call
-	s      jsonscan.Scanner
-	tokens answer.Count
-	chars  answer.Count
-	images answer.Count
+	s      *jsonscan.Scanner
+	tokens stated.Count
+	chars  stated.Count
+	images stated.Count
 }
 
 // Response implements exchange.Decoder.
@@ -27,8 +29,9 @@ func (d *prediction) Event(e *exchange.Event) error { return d.Body(e.Data) }
 
 // Body implements exchange.Decoder.
 func (d *prediction) Body(r io.Reader) error {
-	s := &d.s
-	s.Reset(r)
+	s := d.v.scan.Get(r)
+	defer d.v.scan.Put(s)
+	d.s = s
 	if s.Kind() == jsonscan.Array { // an error
 		for range s.Array {
 			d.object()
@@ -40,7 +43,7 @@ func (d *prediction) Body(r io.Reader) error {
 }
 
 func (d *prediction) object() {
-	s := &d.s
+	s := d.s
 	for key := range s.Object {
 		switch string(key) {
 		case "predictions":
@@ -50,7 +53,7 @@ func (d *prediction) object() {
 		case "metadata":
 			for key := range s.Object {
 				if string(key) == "billableCharacterCount" {
-					d.chars.Scan(s)
+					d.chars.Read(s)
 				}
 			}
 		case "error":
@@ -60,7 +63,7 @@ func (d *prediction) object() {
 }
 
 func (d *prediction) one() {
-	s := &d.s
+	s := d.s
 	for key := range s.Object {
 		switch string(key) {
 		case "embeddings":
@@ -70,14 +73,14 @@ func (d *prediction) one() {
 				}
 				for key := range s.Object {
 					if string(key) == "token_count" {
-						var n answer.Count
-						n.Scan(s)
-						d.tokens = d.tokens.Plus(n)
+						var n stated.Count
+						n.Read(s)
+						add(&d.tokens, n)
 					}
 				}
 			}
 		case "bytesBase64Encoded", "gcsUri":
-			d.images = d.images.Plus(answer.Of(1))
+			add(&d.images, stated.Of(1))
 		}
 	}
 }
@@ -85,8 +88,8 @@ func (d *prediction) one() {
 // End implements exchange.Decoder.
 func (d *prediction) End(err error) {
 	u := &d.c.Usage
-	d.tokens.Put(u, llm.Input)
-	d.chars.Put(u, llm.Characters)
-	d.images.Put(u, llm.Images)
+	d.tokens.Into(u, llm.Input)
+	d.chars.Into(u, llm.Characters)
+	d.images.Into(u, llm.Images)
 	answer.Settle(d.c, llm.SourceBody, err == nil)
 }
