@@ -8,13 +8,13 @@ import (
 	"github.com/tollwire/tollwire/decoder/content"
 	"github.com/tollwire/tollwire/decoder/exchange"
 	"github.com/tollwire/tollwire/decoder/jsonscan"
-	"github.com/tollwire/tollwire/decoder/stated"
 	"github.com/tollwire/tollwire/llm"
 )
 
 // interaction reads the Interactions API (https://ai.google.dev/api/interactions-api):
 // one object, or events whose last one holds it, then [DONE].
 type interaction struct {
+	v      *Vendor
 	c      *llm.Call
 	facts  *exchange.Facts
 	s      *jsonscan.Scanner
