@@ -35,9 +35,10 @@ type call struct {
 	respCT  string
 	respEnc string
 	clock   clock
-	fault   error // of the response's content: the reader's or the JSON's
-	done    bool  // the vendor saw the stream's terminator
-	over    bool  // End was called
+	data    eventData // the event being read
+	fault   error     // of the response's content: the reader's or the JSON's
+	done    bool      // the vendor saw the stream's terminator
+	over    bool      // End was called
 }
 
 type callState uint8

@@ -129,7 +129,10 @@ func (d *Decoder) Push(f *flow.Data) {
 		}
 		return
 	}
-	c := d.conns[f.Conn.Proc][f.Conn]
+	c := d.lru.head // most often the same as the last
+	if c == nil || c.id != f.Conn {
+		c = d.conns[f.Conn.Proc][f.Conn]
+	}
 	switch {
 	case c == nil && f.Kind != flow.KindData:
 		return

@@ -50,7 +50,8 @@ func (x *call) events(b exchange.Body, data io.Reader, next func() ([]byte, erro
 		if err != nil {
 			return err
 		}
-		if err := x.event(b, &exchange.Event{Name: x.d.intern(name)}, data); err != nil {
+		x.data.event = exchange.Event{Name: x.d.intern(name)}
+		if err := x.event(b, data); err != nil {
 			if readFailed(err) {
 				return err
 			}
@@ -65,12 +66,16 @@ func (x *call) events(b exchange.Body, data io.Reader, next func() ([]byte, erro
 }
 
 // event hands over one event, reads what the vendor left of it, and keeps its time.
-func (x *call) event(b exchange.Body, e *exchange.Event, data io.Reader) error {
-	d := eventData{r: data, b: b, e: e}
-	e.Time, e.Data = b.Time(), &d
+func (x *call) event(b exchange.Body, data io.Reader) error {
+	d := &x.data
+	e := &d.event
+	d.r, d.b, d.err = data, b, nil
+	e.Time, e.Data = b.Time(), d
 	err := x.dec.Event(e)
-	if _, end := io.Copy(io.Discard, &d); err == nil || end != nil {
-		err = errors.Join(end, err)
+	if d.err == nil {
+		if _, end := io.Copy(io.Discard, d); end != nil {
+			err = errors.Join(end, err)
+		}
 	}
 	x.done = x.done || e.Done
 	if err == nil || !readFailed(err) {
@@ -79,12 +84,12 @@ func (x *call) event(b exchange.Body, e *exchange.Event, data io.Reader) error {
 	return err
 }
 
-// eventData is an event's data; the event's time follows its reads.
+// eventData is an event and its data; the event's time follows the reads.
 type eventData struct {
-	r   io.Reader
-	b   exchange.Body
-	e   *exchange.Event
-	err error
+	event exchange.Event
+	r     io.Reader
+	b     exchange.Body
+	err   error
 }
 
 func (d *eventData) Read(p []byte) (int, error) {
@@ -92,7 +97,7 @@ func (d *eventData) Read(p []byte) (int, error) {
 		return 0, d.err
 	}
 	n, err := d.r.Read(p)
-	d.err, d.e.Time = err, d.b.Time()
+	d.err, d.event.Time = err, d.b.Time()
 	return n, err
 }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"strconv"
 
 	"github.com/tollwire/tollwire/decoder/exchange"
 	"github.com/tollwire/tollwire/decoder/stream"
@@ -134,9 +133,8 @@ func (b *body) chunk() error {
 			}
 			b.state = chunkHead
 		case chunkHead:
-			size, _, _ := bytes.Cut(line, []byte(";"))
-			n, err := strconv.ParseUint(string(bytes.TrimSpace(size)), 16, 62)
-			if err != nil {
+			n, ok := chunkSize(line)
+			if !ok {
 				return errBroken
 			}
 			b.left, b.state = n, chunkData
@@ -149,6 +147,26 @@ func (b *body) chunk() error {
 			}
 		}
 	}
+}
+
+// chunkSize reads a chunk's header: a hexadecimal number, then spaces or an extension.
+func chunkSize(line []byte) (n uint64, ok bool) {
+	for i, c := range line {
+		var digit byte
+		switch {
+		case '0' <= c && c <= '9':
+			digit = c - '0'
+		case 'a' <= c|0x20 && c|0x20 <= 'f':
+			digit = c | 0x20 - 'a' + 10
+		default:
+			return n, i > 0 && (c == ';' || c == ' ' || c == '\t')
+		}
+		if n >= 1<<58 {
+			return 0, false
+		}
+		n = n<<4 | uint64(digit)
+	}
+	return n, len(line) > 0
 }
 
 // line reads a line of the framing, without its end.
