@@ -1,0 +1,16 @@
+package ollama
+
+import (
+	"testing"
+
+	"github.com/tollwire/tollwire/decoder/answer/answertest"
+	"github.com/tollwire/tollwire/decoder/content"
+)
+
+func TestRecordings(t *testing.T) {
+	answertest.Run(t, New(content.Config{}), nil, "ollama-native")
+}
+
+func TestCutsAreNeverExact(t *testing.T) {
+	answertest.Cuts(t, New(content.Config{}), 20, "ollama-native")
+}
