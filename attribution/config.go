@@ -37,9 +37,11 @@ type Config struct {
 	// Wait is how long a call may wait for the API server to name its pod.
 	Wait time.Duration `yaml:"wait"`
 
-	Pods   Pods         `yaml:"-"` // nil: no Kubernetes
-	Key    []byte       `yaml:"-"` // of the hashes (HMAC-SHA256); empty: random, other at each start
-	Logger *slog.Logger `yaml:"-"`
+	Pods     Pods         `yaml:"-"` // by the API server (attribution/kube); nil: there is none
+	Fallback Pods         `yaml:"-"` // by the runtime (attribution/cri), while the API server has not answered; or nil
+	NodeName string       `yaml:"-"` // k8s.node.name, where a pod's source does not say
+	Key      []byte       `yaml:"-"` // of the hashes (HMAC-SHA256); empty: random, other at each start
+	Logger   *slog.Logger `yaml:"-"`
 }
 
 // Naming is where a graph's or a node's name may stand.

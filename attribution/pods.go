@@ -1,5 +1,11 @@
 package attribution
 
+import (
+	"strconv"
+	"strings"
+	"time"
+)
+
 // Pods is what is known of the pods of this node. attribution/kube is one.
 type Pods interface {
 	// Pod returns the pod with this uid or, when uid is empty or unknown, the one
@@ -68,4 +74,23 @@ func firstWorkload(names map[string]string) string {
 		}
 	}
 	return ""
+}
+
+// CronJobOf returns the cron job that a job's name speaks of: the controller names
+// a job after the cron job and the minute it was scheduled for, since 1970. A
+// number that is no minute near the pod's birth is a name like any other.
+func CronJobOf(job string, born time.Time) (string, bool) {
+	i := strings.LastIndexByte(job, '-')
+	if i < 1 || len(job)-i-1 != 8 {
+		return "", false
+	}
+	minutes, err := strconv.ParseInt(job[i+1:], 10, 64)
+	if err != nil {
+		return "", false
+	}
+	late := born.Sub(time.Unix(minutes*60, 0))
+	if late < -time.Hour || late > 7*24*time.Hour {
+		return "", false
+	}
+	return job[:i], true
 }

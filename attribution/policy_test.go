@@ -317,6 +317,36 @@ func TestUnresolved(t *testing.T) {
 	}
 }
 
+// While the API server has not answered, the runtime names the pod; what the API
+// server says counts from then on.
+func TestFallback(t *testing.T) {
+	m := newMachine(t)
+	p, id := m.process(100, "/usr/bin/curl", "curl", podCgroup)
+	server := newCluster()
+	runtime := newCluster(webPod(labels("tollwire.io/node", "front"), func(p *Pod) { p.NodeName = "" }))
+	r := m.resolver(func(c *Config) { c.Pods, c.Fallback, c.NodeName, c.Wait = server, runtime, "n1", time.Minute })
+	if o := r.Owner(p, id, Evidence{}); o.Complete || o.Node != "front" || o.PodName != "web-5d4f-x" || o.NodeName != "n1" {
+		t.Errorf("by the runtime: %+v", o)
+	}
+	server.set(testPod, webPod(labels("tollwire.io/node", "changed")))
+	if o := r.Owner(p, id, Evidence{}); !o.Complete || o.Node != "changed" {
+		t.Errorf("by the API server: %+v", o)
+	}
+	server.set(testPod, nil)
+	if o := r.Owner(p, id, Evidence{}); !o.Complete || o.Node != "changed" {
+		t.Errorf("after that: %+v", o)
+	}
+	// Without an API server the runtime's word is the last.
+	r = m.resolver(func(c *Config) { c.Fallback = runtime })
+	if o := r.Wait(context.Background(), p, id, Evidence{}); !o.Complete || o.Node != "front" {
+		t.Errorf("without an API server: %+v", o)
+	}
+	runtime.set(testPod, nil)
+	if o := r.Owner(p, id, Evidence{}); !o.Complete || o.Node != "front" {
+		t.Errorf("a dead pod: %+v", o)
+	}
+}
+
 func TestReload(t *testing.T) {
 	m := newMachine(t)
 	p, id := m.process(100, "/usr/bin/curl", "curl", "/")

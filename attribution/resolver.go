@@ -30,7 +30,9 @@ type Resolver struct {
 	proc     string
 	hostRoot string
 	environ  bool
-	pods     Pods // nil without Kubernetes
+	pods     Pods // the API server's; nil without one
+	fallback Pods // the runtime's; or nil
+	node     string
 	key      []byte
 	wait     time.Duration
 	cgroups  *cgroups
@@ -101,6 +103,8 @@ func New(c Config) (*Resolver, error) {
 		hostRoot:   c.HostRoot,
 		environ:    c.Environ,
 		pods:       c.Pods,
+		fallback:   c.Fallback,
+		node:       c.NodeName,
 		key:        c.Key,
 		wait:       c.Wait,
 		cgroups:    newCgroups("/sys/fs/cgroup", roots...),
@@ -176,7 +180,7 @@ func (r *Resolver) Owner(p flow.Proc, cgroupID uint64, ev Evidence) Owner {
 	}
 	if pod != nil {
 		o.PodUID, o.PodName, o.Namespace = pod.UID, pod.Name, pod.Namespace
-		o.NodeName = pod.NodeName
+		o.NodeName = first(pod.NodeName, r.node)
 		o.Workload = pod.Workload
 		o.ContainerName = first(pod.container(o.ContainerID), o.ContainerName)
 	}
@@ -191,11 +195,15 @@ func (r *Resolver) Owner(p flow.Proc, cgroupID uint64, ev Evidence) Owner {
 // calls of a pod that is never named wait once, not each. The Owner is not
 // Complete when that was in vain.
 func (r *Resolver) Wait(ctx context.Context, p flow.Proc, cgroupID uint64, ev Evidence) Owner {
-	if r.pods == nil {
+	source := r.pods
+	if source == nil {
+		source = r.fallback
+	}
+	if source == nil {
 		return r.Owner(p, cgroupID, ev)
 	}
 	for {
-		changed := r.pods.Changed()
+		changed := source.Changed()
 		pr := r.identify(p, cgroupID)
 		if _, resolved := r.pod(pr); resolved {
 			return r.Owner(p, cgroupID, ev)
@@ -234,19 +242,44 @@ func (r *Resolver) deadline(pod string) time.Time {
 // nothing more is to be hoped for: no pod, or one that is known with its owner. A
 // pod that was known once stays known.
 func (r *Resolver) pod(pr *process) (pod *Pod, resolved bool) {
-	if pr.place.podUID == "" || r.pods == nil {
+	if pr.place.podUID == "" || r.pods == nil && r.fallback == nil {
 		return nil, true
 	}
 	key := pr.podKey()
-	pod, ok := r.pods.Pod(pr.place.podUID, pr.place.container)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if ok {
-		r.lastPods.put(key, pod)
-	} else if pod, ok = r.lastPods.get(key); !ok {
+	if r.pods != nil {
+		if pod, ok := r.pods.Pod(pr.place.podUID, pr.place.container); ok {
+			r.rememberPod(key, pod)
+			return pod, pod.Resolved
+		}
+		if pod, ok := r.lastPod(key); ok {
+			return pod, pod.Resolved
+		}
+	}
+	if r.fallback == nil {
 		return nil, false
 	}
-	return pod, pod.Resolved
+	if pod, ok := r.fallback.Pod(pr.place.podUID, pr.place.container); ok {
+		if r.pods == nil {
+			r.rememberPod(key, pod)
+		}
+		return pod, r.pods == nil
+	}
+	if r.pods == nil {
+		return r.lastPod(key)
+	}
+	return nil, false
+}
+
+func (r *Resolver) rememberPod(key string, pod *Pod) {
+	r.mu.Lock()
+	r.lastPods.put(key, pod)
+	r.mu.Unlock()
+}
+
+func (r *Resolver) lastPod(key string) (*Pod, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.lastPods.get(key)
 }
 
 // identify returns what is known of a process, reading it when it is new or was

@@ -4,13 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/workqueue"
+
+	"github.com/tollwire/tollwire/attribution"
 )
 
 // ownerKey is a controller of pods that has an owner of its own.
@@ -93,7 +94,7 @@ func (o *owners) settle(e *entry) {
 	}
 	if top.kind == unknownKind {
 		top = owner{}
-		if name, ok := cronJobOf(e.owner.name, e.born); ok && e.owner.kind == "Job" {
+		if name, ok := attribution.CronJobOf(e.owner.name, e.born); ok && e.owner.kind == "Job" {
 			top = owner{"CronJob", name}
 		}
 	}
@@ -112,25 +113,6 @@ func (o *owners) settle(e *entry) {
 // unknownKind marks the owner of a controller that the API server would not or
 // could no longer show.
 const unknownKind = "?"
-
-// cronJobOf returns the cron job that a job's name speaks of: the controller names
-// a job after the cron job and the minute it was scheduled for, since 1970. A
-// number that is no minute near the pod's birth is a name like any other.
-func cronJobOf(job string, born time.Time) (string, bool) {
-	i := strings.LastIndexByte(job, '-')
-	if i < 1 || len(job)-i-1 != 8 {
-		return "", false
-	}
-	minutes, err := strconv.ParseInt(job[i+1:], 10, 64)
-	if err != nil {
-		return "", false
-	}
-	late := born.Sub(time.Unix(minutes*60, 0))
-	if late < -time.Hour || late > 7*24*time.Hour {
-		return "", false
-	}
-	return job[:i], true
-}
 
 // run answers questions until ctx is done; each answer is told.
 func (o *owners) run(ctx context.Context, tell func(ownerKey)) {
