@@ -23,22 +23,22 @@ import (
 // the framing reads, keeps the clocks, and settles the record. Framings know it as
 // an exchange.Exchange.
 type call struct {
-	d       *Decoder
-	conn    *conn
-	number  uint32
-	req     *exchange.Request
-	facts   exchange.Facts
-	state   callState
-	dec     exchange.Decoder
-	call    *llm.Call
-	reqOut  exchange.Outcome
-	respCT  string
-	respEnc string
-	clock   clock
-	data    eventData // the event being read
-	fault   error     // of the response's content: the reader's or the JSON's
-	done    bool      // the vendor saw the stream's terminator
-	over    bool      // End was called
+	d                     *Decoder
+	conn                  *conn
+	number                uint32
+	req                   *exchange.Request
+	facts                 exchange.Facts
+	state                 callState
+	dec                   exchange.Decoder
+	call                  *llm.Call
+	reqOut                exchange.Outcome
+	sized                 bool   // the response states its length
+	contentType, encoding string // the response's
+	clock                 clock
+	data                  eventData // the event being read
+	fault                 error     // of the response's content: the reader's or the JSON's
+	done                  bool      // the vendor saw the stream's terminator
+	over                  bool      // End was called
 }
 
 type callState uint8
@@ -132,8 +132,8 @@ func (x *call) Response(r *exchange.Response) {
 	x.call.Status = r.Status
 	x.call.Times.FirstByte = r.Time
 	x.call.RateLimit = rateLimits(r.Header)
-	x.respCT, _, _ = mime.ParseMediaType(r.Header.Get("Content-Type"))
-	x.respEnc = r.Header.Get("Content-Encoding")
+	x.contentType, _, _ = mime.ParseMediaType(r.Header.Get("Content-Type"))
+	x.encoding, x.sized = r.Header.Get("Content-Encoding"), r.Header.Get("Content-Length") != ""
 	x.vendor(func() error { x.dec.Response(r); return nil })
 }
 
@@ -143,7 +143,7 @@ func (x *call) ResponseBody(b exchange.Body) {
 		return
 	}
 	x.vendor(func() error {
-		content, err := coding.Open(x.respEnc, b)
+		content, err := coding.Open(x.encoding, b)
 		if err != nil {
 			return err
 		}

@@ -1,10 +1,13 @@
 package decoder
 
 import (
+	"bytes"
 	"errors"
 	"io"
 
+	"github.com/tollwire/tollwire/decoder/eventstream"
 	"github.com/tollwire/tollwire/decoder/exchange"
+	"github.com/tollwire/tollwire/decoder/jsonstream"
 	"github.com/tollwire/tollwire/decoder/sse"
 	"github.com/tollwire/tollwire/decoder/stream"
 )
@@ -12,45 +15,164 @@ import (
 // read hands the content of the response to the vendor: in one piece, or event by
 // event when its type or its beginning says that it is a stream.
 func (x *call) read(b exchange.Body) error {
-	w, err := b.Window()
-	if err != nil {
+	if _, err := b.Window(); err != nil {
 		if err == io.EOF {
 			return nil
 		}
 		return err
 	}
 	x.clock.bytes(b.Time())
-	switch {
-	case x.respCT == "text/event-stream", x.call.Stream && looksLikeSSE(w):
-		r := sse.NewReader(b)
-		return x.events(b, r, r.Next)
+	switch x.contentType {
+	case "text/event-stream":
+		return x.readSSE(b)
+	case "application/vnd.amazon.eventstream":
+		r := eventstream.NewReader(b)
+		return x.events(b, r, func(e *exchange.Event) error {
+			m, err := r.Next()
+			e.Name, e.Exception = m.Event, m.Exception
+			return err
+		})
+	case "application/x-ndjson", "application/ndjson", "application/stream+json", "application/jsonl", "application/x-jsonlines":
+		return x.readJSON(b)
 	}
-	return x.dec.Body(b)
+	if !x.call.Stream || x.call.Status/100 != 2 {
+		return x.dec.Body(b)
+	}
+	p := &peeked{Body: b}
+	switch p.shape(x.sized) {
+	case sseEvents:
+		return x.readSSE(p)
+	case jsonValues:
+		return x.readJSON(p)
+	}
+	return x.dec.Body(p)
 }
 
-// looksLikeSSE recognises a stream whose server mislabels it.
-func looksLikeSSE(w []byte) bool {
-	for _, p := range []string{"data:", "event:", ": "} {
-		if len(w) >= len(p) && string(w[:len(p)]) == p {
-			return true
+func (x *call) readSSE(b exchange.Body) error {
+	r := sse.NewReader(b)
+	return x.events(b, r, func(e *exchange.Event) error {
+		name, err := r.Next()
+		e.Name = x.d.intern(name)
+		return err
+	})
+}
+
+func (x *call) readJSON(b exchange.Body) error {
+	r := jsonstream.NewReader(b)
+	return x.events(b, r, func(*exchange.Event) error { return r.Next() })
+}
+
+// shape is what a body is made of, as far as its beginning tells.
+type shape uint8
+
+const (
+	unknown    shape = iota // more must be seen
+	oneValue                // or no JSON at all
+	jsonValues              // one after the other, or in an array
+	sseEvents
+)
+
+// peeked is a body of which the beginning was looked at.
+type peeked struct {
+	exchange.Body
+	seen []byte
+}
+
+// maxPeek is how long the first value of a mislabelled stream may be, in bytes.
+const maxPeek = 16 << 10
+
+// shape looks at as much of the body as it takes to tell. sized says that the body's
+// length was stated, which no stream's is.
+func (p *peeked) shape(sized bool) shape {
+	for {
+		w, err := p.Body.Window()
+		if err != nil {
+			return oneValue
+		}
+		p.seen = append(p.seen, w...)
+		p.Body.Discard(len(w))
+		if s := shapeOf(p.seen, sized); s != unknown || len(p.seen) > maxPeek {
+			return s
 		}
 	}
-	return false
 }
 
-// events hands over events until the body ends. next skips to the next event and
-// returns its name; data then reads its data.
-func (x *call) events(b exchange.Body, data io.Reader, next func() ([]byte, error)) error {
+// shapeOf tells a stream from a single value where the content type says JSON either
+// way. An array is a stream (Gemini); so is an object that is followed by a newline
+// or an object (Ollama, Cohere): nothing after the newline is waited for, unless the
+// length was stated.
+func shapeOf(b []byte, sized bool) shape {
+	for _, s := range []string{"data:", "event:", ": "} {
+		if n := min(len(b), len(s)); string(b[:n]) == s[:n] {
+			return [...]shape{unknown, sseEvents}[n/len(s)]
+		}
+	}
+	b = bytes.TrimLeft(b, " \t\r\n")
+	switch {
+	case len(b) == 0:
+		return unknown
+	case b[0] == '[':
+		return jsonValues
+	case b[0] != '{':
+		return oneValue
+	}
+	var v jsonstream.Value
+	n, whole, err := v.Scan(b)
+	if err != nil {
+		return oneValue
+	}
+	rest := bytes.TrimLeft(b[n:], " \t\r")
+	switch {
+	case !whole || len(rest) == 0:
+		return unknown
+	case rest[0] != '\n' && rest[0] != '{':
+		return oneValue
+	case sized && len(bytes.TrimSpace(rest)) == 0:
+		return unknown
+	}
+	return jsonValues
+}
+
+// Window implements exchange.Body.
+func (p *peeked) Window() ([]byte, error) {
+	if len(p.seen) > 0 {
+		return p.seen, nil
+	}
+	return p.Body.Window()
+}
+
+// Discard implements exchange.Body.
+func (p *peeked) Discard(n int) {
+	if len(p.seen) == 0 {
+		p.Body.Discard(n)
+	} else if p.seen = p.seen[n:]; len(p.seen) == 0 {
+		p.seen = nil
+	}
+}
+
+// Read implements exchange.Body.
+func (p *peeked) Read(b []byte) (int, error) {
+	if len(p.seen) == 0 {
+		return p.Body.Read(b)
+	}
+	n := copy(b, p.seen)
+	p.Discard(n)
+	return n, nil
+}
+
+// events hands over events until the body ends. next skips to the next event and says
+// what is known of it; data then reads its data.
+func (x *call) events(b exchange.Body, data io.Reader, next func(*exchange.Event) error) error {
 	var fault error
 	for {
-		name, err := next()
+		x.data.event = exchange.Event{}
+		err := next(&x.data.event)
 		if err == io.EOF {
 			return fault
 		}
 		if err != nil {
 			return err
 		}
-		x.data.event = exchange.Event{Name: x.d.intern(name)}
 		if err := x.event(b, data); err != nil {
 			if readFailed(err) {
 				return err
