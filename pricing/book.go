@@ -1,6 +1,7 @@
 package pricing
 
 import (
+	"crypto/sha256"
 	"strings"
 	"sync"
 	"time"
@@ -12,6 +13,7 @@ import (
 // circumstances in which they hold. It is safe for concurrent use.
 type Book struct {
 	version   string
+	hash      [sha256.Size]byte // of the sources
 	date      time.Time
 	providers []*provider
 	byName    map[string]*provider
@@ -61,6 +63,7 @@ type provider struct {
 
 // model is one model's prices.
 type model struct {
+	at    place
 	id    string
 	match matcher
 	cards []*card // of those that hold, the last wins
@@ -69,9 +72,10 @@ type model struct {
 // card is a set of prices that hold together.
 type card struct {
 	when
+	at    place
 	base  rates
 	steps []step // ascending
-	from  string // source
+	from  string // the source it names
 }
 
 // step replaces prices once the context is longer than over tokens.

@@ -120,7 +120,7 @@ func (c *compiler) model(p *provider, dp *draftProvider, d *draftModel) {
 		c.fail(d.fail("model %s has no prices", d.id))
 		return
 	}
-	m := &model{id: id}
+	m := &model{id: id, at: d.place}
 	if d.match != nil {
 		m.match = *d.match
 	} else {
@@ -159,7 +159,7 @@ type supplement struct {
 }
 
 func (c *compiler) card(d *draftCard, currency string, more supplement) *card {
-	out := &card{when: c.when(&d.draftWhen), from: d.source}
+	out := &card{when: c.when(&d.draftWhen), at: d.place, from: d.source}
 	if d.currency != "" {
 		currency = d.currency
 	}
@@ -191,6 +191,7 @@ func (c *compiler) card(d *draftCard, currency string, more supplement) *card {
 	for _, s := range d.steps {
 		r := prepare(s.rates, &under)
 		out.steps = append(out.steps, step{over: s.over, marginal: s.marginal, rates: r})
+		under.replace(s.rates.inCurrency(rate))
 	}
 	return out
 }
@@ -246,6 +247,13 @@ func (r *rates) inherit(under *rates) {
 		insert(tools, r.tools)
 		r.tools = tools
 	}
+}
+
+// replace takes what by states.
+func (r *rates) replace(by rates) {
+	under := *r
+	*r = by
+	r.inherit(&under)
 }
 
 func (c *compiler) when(d *draftWhen) when {

@@ -18,6 +18,8 @@ func (b *Book) Price(q Query) Price {
 
 	var l list
 	switch {
+	case q.Operation == executeTool:
+		reason = ReasonNoModelCall
 	case reason != "":
 	case p.subscription:
 		reason = ReasonSubscription
@@ -51,6 +53,9 @@ func (b *Book) Price(q Query) Price {
 	out.USD, out.Source = l.usd, SourceList
 	return out
 }
+
+// executeTool is the gen_ai.operation.name of a tool's own call.
+const executeTool = "execute_tool"
 
 // moment places a query in time, tier, region and volume.
 func (b *Book) moment(p *provider, q *Query) moment {
@@ -98,8 +103,8 @@ func listPrice(cards []*card, adjusts []*adjust, m *moment, q *Query) (list, str
 	if c == nil {
 		return list{}, reason
 	}
-	var active [8]*adjust
-	n, tierPriced := 0, byTier
+	var few [8]*adjust
+	active, tierPriced := few[:0], byTier
 	for _, a := range adjusts {
 		if !a.restHolds(m) {
 			continue
@@ -111,15 +116,12 @@ func listPrice(cards []*card, adjusts []*adjust, m *moment, q *Query) (list, str
 		default:
 			tierPriced = true
 		}
-		if n < len(active) {
-			active[n] = a
-			n++
-		}
+		active = append(active, a)
 	}
 	if m.tier != "" && !tierPriced {
 		return list{}, ReasonUnknownTier
 	}
-	return c.price(active[:n], q)
+	return c.price(active, q)
 }
 
 // pick returns the last card that holds. A card of the served tier goes before one
@@ -151,20 +153,17 @@ func pick(cards []*card, m *moment) (c *card, byTier bool, reason string) {
 // price adds up what every class costs.
 func (c *card) price(adjusts []*adjust, q *Query) (out list, reason string) {
 	u := q.Usage
-	r, marginal := &c.base, false
+	r := &c.base
 	if len(c.steps) > 0 {
+		if c.steps[0].marginal {
+			return c.graduated(adjusts, q)
+		}
 		context, _ := u.InputTotal()
 		for i := range c.steps {
 			if s := &c.steps[i]; context > s.over {
-				if marginal = s.marginal; marginal {
-					break
-				}
 				r = &s.rates
 			}
 		}
-	}
-	if marginal {
-		return c.graduated(adjusts, q)
 	}
 
 	var a adder
@@ -222,16 +221,20 @@ func (c *card) graduated(adjusts []*adjust, q *Query) (out list, reason string) 
 			n -= part
 		}
 	}
+	a.stated = u.HasTokens()
 	for class := llm.Seconds; class < llm.NumClasses; class++ {
-		if n := u.Get(class); n > 0 {
-			if usd, ok := c.base.rate(class, &q.Hints); ok {
-				a.add(class, usd, n)
-			} else if class == llm.Searches {
-				return out, ReasonNoPriceForClass
-			}
+		n := u.Get(class)
+		if n == 0 {
+			continue
+		}
+		if usd, ok := c.base.rate(class, &q.Hints); ok {
+			a.add(class, usd, n)
+		} else if class == llm.Searches {
+			return out, ReasonNoPriceForClass
+		} else {
+			a.loose = true
 		}
 	}
-	a.stated = true
 	return a.finish(&c.base, q)
 }
 

@@ -57,11 +57,8 @@ func Parse(sources ...Source) (*Book, error) {
 		return nil, errors.New("a price book needs at least one file")
 	}
 	var merged draft
-	hash := sha256.New()
 	var errs []error
 	for _, s := range sources {
-		fmt.Fprintf(hash, "%d\n", len(s.Data))
-		hash.Write(s.Data)
 		d, err := parseDraft(s)
 		if err != nil {
 			errs = append(errs, err)
@@ -76,8 +73,19 @@ func Parse(sources ...Source) (*Book, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.version = b.date.Format(time.DateOnly) + "+" + hex.EncodeToString(hash.Sum(nil)[:4])
+	b.hash = hashOf(sources)
+	b.version = b.date.Format(time.DateOnly) + "+" + hex.EncodeToString(b.hash[:4])
 	return b, nil
+}
+
+func hashOf(sources []Source) (sum [sha256.Size]byte) {
+	h := sha256.New()
+	for _, s := range sources {
+		fmt.Fprintf(h, "%d\n", len(s.Data))
+		h.Write(s.Data)
+	}
+	h.Sum(sum[:0])
+	return sum
 }
 
 // draft is a book as written, before files are merged and names are resolved.
@@ -100,6 +108,8 @@ type place struct {
 	file      string
 	line, col int
 }
+
+func (p place) String() string { return fmt.Sprintf("%s:%d", p.file, p.line) }
 
 func (p place) fail(format string, args ...any) error {
 	return &Error{File: p.file, Line: p.line, Col: p.col, Reason: fmt.Sprintf(format, args...)}

@@ -44,6 +44,7 @@ const (
 	ReasonUnknownTier     = "unknown_tier"       // the served tier has no price in the book
 	ReasonNoPriceAtTime   = "no_price_at_time"   // the model's prices begin later or ended before
 	ReasonNoPriceForClass = "no_price_for_class" // a class of tokens, or a fee, has no price
+	ReasonNoModelCall     = "no_model_call"      // a tool's own call: it has no model and no tokens
 	ReasonSubscription    = "subscription"       // paid by a flat fee: no price a call
 	ReasonSelfHosted      = "self_hosted"        // paid by the hour: no price a token
 	ReasonOutOfRange      = "out_of_range"       // amounts beyond what money holds

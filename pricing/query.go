@@ -20,10 +20,9 @@ type Query struct {
 	At  time.Time // the request's first byte; zero: the date of the book
 	End time.Time // the response's last byte; for providers that bill by it; zero: At
 
-	Usage        *llm.Usage
-	Completeness llm.Completeness
-	Failed       bool // an error answer: without usage it costs nothing to price
-	Hints        llm.CostHints
+	Usage  *llm.Usage
+	Failed bool // an error answer: without usage there is nothing to price
+	Hints  llm.CostHints
 
 	StatedCost       string // exact decimal in the unit that StatedCostSource implies
 	StatedCostSource string // the field or header that said so
@@ -42,7 +41,6 @@ func FromCall(c *llm.Call, at time.Time) Query {
 		Region:           c.Region,
 		At:               at,
 		Usage:            &c.Usage,
-		Completeness:     c.Completeness,
 		Failed:           c.Status >= 400 || c.InBandError,
 		Hints:            c.Cost,
 		StatedCost:       c.StatedCost,

@@ -1,14 +1,16 @@
 package pricing
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
-	"github.com/goccy/go-yaml"
-	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/parser"
+	"go.yaml.in/yaml/v3"
 )
 
 // node is a piece of a book with its place in the file: a mapping, a list or a
@@ -16,7 +18,6 @@ import (
 type node struct {
 	kind      nodeKind
 	text      string
-	quoted    bool
 	keys      []*node // of a mapping; values stand in items
 	items     []*node
 	line, col int
@@ -55,68 +56,39 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s:%d:%d: %s", e.File, e.Line, e.Col, e.Reason)
 }
 
-// parseTree reads YAML (and so JSON) without anchors, tags and merge keys.
-func parseTree(file string, data []byte) (root *node, err error) {
+// parseTree reads YAML (and so JSON) without anchors, aliases, tags and merge keys.
+func parseTree(file string, data []byte) (*node, error) {
 	if len(data) > maxBookBytes {
 		return nil, &Error{File: file, Reason: fmt.Sprintf("larger than %d bytes", maxBookBytes)}
 	}
-	if err := checkNesting(data); err != nil {
-		err.File = file
-		return nil, err
-	}
-	defer func() { // the library's parser is not ours to trust with hostile input
-		if r := recover(); r != nil {
-			root, err = nil, &Error{File: file, Reason: fmt.Sprintf("no valid YAML: %v", r)}
-		}
-	}()
-	f, err := parser.ParseBytes(data, 0)
-	if err != nil {
-		e := &Error{File: file, Reason: err.Error()}
-		if syntax := (*yaml.SyntaxError)(nil); errors.As(err, &syntax) {
-			e.Reason = syntax.Message
-			if t := syntax.Token; t != nil && t.Position != nil {
-				e.Line, e.Col = t.Position.Line, t.Position.Column
-			}
-		}
-		return nil, e
-	}
-	var docs []ast.Node
-	for _, d := range f.Docs {
-		if d.Body != nil {
-			docs = append(docs, d.Body)
-		}
-	}
-	switch len(docs) {
-	case 0:
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	var doc yaml.Node
+	if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
 		return nil, &Error{File: file, Reason: "empty"}
-	case 1:
-		t := treeReader{file: file}
-		root = t.node(docs[0], 0)
-		if t.err != nil {
-			return nil, t.err
-		}
-		return root, nil
+	} else if err != nil {
+		return nil, syntaxError(file, err)
 	}
-	return nil, &Error{File: file, Reason: "more than one YAML document"}
+	var rest yaml.Node
+	if err := dec.Decode(&rest); err == nil {
+		return nil, &Error{File: file, Line: rest.Line, Col: rest.Column, Reason: "more than one YAML document"}
+	} else if !errors.Is(err, io.EOF) {
+		return nil, syntaxError(file, err)
+	}
+	t := treeReader{file: file}
+	root := t.node(doc.Content[0], 0)
+	return root, t.err
 }
 
-// checkNesting refuses brackets nested deeper than a book's, before a recursive
-// parser sees them. Brackets inside quotes count too: no name holds that many.
-func checkNesting(data []byte) *Error {
-	depth, line := 0, 1
-	for _, c := range data {
-		switch c {
-		case '\n':
-			line++
-		case '[', '{':
-			if depth++; depth > 4*maxDepth {
-				return &Error{Line: line, Col: 1, Reason: "nested too deep"}
-			}
-		case ']', '}':
-			depth = max(0, depth-1)
-		}
+var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
+
+func syntaxError(file string, err error) error {
+	e := &Error{File: file, Reason: err.Error()}
+	if m := yamlLine.FindStringSubmatch(e.Reason); m != nil {
+		e.Reason = "no valid YAML: " + e.Reason[len(m[0]):]
+		e.Line, _ = strconv.Atoi(m[1])
+		e.Col = 1
 	}
-	return nil
+	return e
 }
 
 type treeReader struct {
@@ -124,70 +96,44 @@ type treeReader struct {
 	err  error
 }
 
-func (t *treeReader) fail(n ast.Node, reason string) *node {
-	if t.err == nil {
-		e := &Error{File: t.file, Reason: reason}
-		if tok := n.GetToken(); tok != nil && tok.Position != nil {
-			e.Line, e.Col = tok.Position.Line, tok.Position.Column
-		}
-		t.err = e
+func (t *treeReader) node(n *yaml.Node, depth int) *node {
+	out := &node{line: n.Line, col: n.Column}
+	switch {
+	case t.err != nil:
+		return out
+	case depth > maxDepth:
+		t.err = &Error{File: t.file, Line: n.Line, Col: n.Column, Reason: "nested too deep"}
+		return out
+	case n.Kind == yaml.AliasNode, n.Anchor != "", n.Tag == "!!merge", n.Style&yaml.TaggedStyle != 0:
+		t.err = &Error{File: t.file, Line: n.Line, Col: n.Column, Reason: "anchors, aliases, merge keys and tags have no meaning in a price book"}
+		return out
 	}
-	return &node{kind: nullNode}
-}
-
-func (t *treeReader) node(n ast.Node, depth int) *node {
-	if t.err != nil {
-		return &node{kind: nullNode}
-	}
-	if depth > maxDepth {
-		return t.fail(n, "nested too deep")
-	}
-	out := &node{}
-	if tok := n.GetToken(); tok != nil && tok.Position != nil {
-		out.line, out.col = tok.Position.Line, tok.Position.Column
-	}
-	switch n := n.(type) {
-	case *ast.MappingNode:
+	switch n.Kind {
+	case yaml.MappingNode:
 		out.kind = mapNode
-		for _, v := range n.Values {
-			t.pair(out, v, depth)
+		out.keys = make([]*node, 0, len(n.Content)/2)
+		out.items = make([]*node, 0, len(n.Content)/2)
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			key := t.node(n.Content[i], depth+1)
+			if key.kind != scalarNode && t.err == nil {
+				t.err = &Error{File: t.file, Line: key.line, Col: key.col, Reason: "a key must be a text"}
+			}
+			out.keys = append(out.keys, key)
+			out.items = append(out.items, t.node(n.Content[i+1], depth+1))
 		}
-		if len(out.keys) > 0 {
-			out.line, out.col = out.keys[0].line, out.keys[0].col
-		}
-	case *ast.MappingValueNode:
-		out.kind = mapNode
-		t.pair(out, n, depth)
-		out.line, out.col = out.keys[0].line, out.keys[0].col
-	case *ast.SequenceNode:
+	case yaml.SequenceNode:
 		out.kind = listNode
-		for _, v := range n.Values {
-			out.items = append(out.items, t.node(v, depth+1))
+		out.items = make([]*node, 0, len(n.Content))
+		for _, c := range n.Content {
+			out.items = append(out.items, t.node(c, depth+1))
 		}
-	case *ast.NullNode:
-		out.kind = nullNode
-	case *ast.StringNode:
-		out.text, out.quoted = n.Value, true
-	case *ast.LiteralNode:
-		out.text, out.quoted = n.Value.Value, true
-	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode:
-		out.text = n.GetToken().Value
-	default:
-		return t.fail(n, fmt.Sprintf("%s has no meaning in a price book", strings.ToLower(n.Type().String())))
+	case yaml.ScalarNode:
+		out.text = n.Value
+		if n.Tag == "!!null" {
+			out.kind = nullNode
+		}
 	}
 	return out
-}
-
-func (t *treeReader) pair(out *node, v *ast.MappingValueNode, depth int) {
-	key := &node{text: v.Key.GetToken().Value}
-	if p := v.Key.GetToken().Position; p != nil {
-		key.line, key.col = p.Line, p.Column
-	}
-	if v.Key.IsMergeKey() {
-		t.fail(v, "merge keys have no meaning in a price book")
-	}
-	out.keys = append(out.keys, key)
-	out.items = append(out.items, t.node(v.Value, depth+1))
 }
 
 // reader turns nodes into values and gathers what is wrong with them.

@@ -94,14 +94,10 @@ func question(data []byte) (pricing.Query, string, error) {
 			return pricing.Query{}, "", fmt.Errorf("usage: %s cannot be %v", name, n)
 		}
 	}
-	completeness := llm.Exact
-	if usage.Empty() {
-		completeness = llm.Missing
-	}
 	return pricing.Query{
 		Provider: l.Provider, Model: l.Model, RequestModel: l.RequestModel, Host: l.Host, Path: l.Path,
 		ServiceTier: l.ServiceTier, Region: l.Region, At: l.At, End: l.End,
-		Usage: usage, Completeness: completeness,
+		Usage: usage,
 		Hints: llm.CostHints{
 			SearchContextSize: l.SearchContextSize, ImageSize: l.ImageSize,
 			ImageQuality: l.ImageQuality, ToolRequests: l.ToolRequests,

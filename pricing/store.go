@@ -1,0 +1,160 @@
+package pricing
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Config says which files make the price book.
+type Config struct {
+	Files     []string      // laid over the embedded book, in order
+	NoDefault bool          // without the embedded book
+	Poll      time.Duration // how often files are looked at; 0: 10 seconds
+}
+
+// Store holds the book in force and follows its files. Files are read and compared
+// by content at every look: a ConfigMap's swapped links, an editor's rename and a
+// network file system are all the same to it.
+type Store struct {
+	config   Config
+	log      *slog.Logger
+	book     atomic.Pointer[Book]
+	unpriced Tally
+
+	mu      sync.Mutex // guards what follows
+	refused string     // the error of the content that was refused last
+	status  Status
+}
+
+// Status is what became of the files at the last look.
+type Status struct {
+	Version string    `json:"version"` // in force
+	Since   time.Time `json:"since"`
+	Models  int       `json:"models"`
+	Refused string    `json:"refused,omitempty"` // why newer content is not in force
+	Reloads int       `json:"reloads"`
+	Errors  int       `json:"errors"`
+}
+
+// Open reads the book; an error leaves nothing open.
+func Open(c Config, log *slog.Logger) (*Store, error) {
+	if c.Poll <= 0 {
+		c.Poll = 10 * time.Second
+	}
+	s := &Store{config: c, log: log}
+	b, err := s.read()
+	if err != nil {
+		return nil, err
+	}
+	s.book.Store(b)
+	s.status = Status{Version: b.version, Since: time.Now(), Models: b.Models()}
+	for _, w := range b.Lint() {
+		log.Debug("price book looks wrong", "where", w.Where, "what", w.What)
+	}
+	return s, nil
+}
+
+func (s *Store) read() (*Book, error) {
+	sources, err := s.sources()
+	if err != nil {
+		return nil, err
+	}
+	// Content that is in force or was refused already is not read again.
+	if b := s.book.Load(); b != nil && b.hash == hashOf(sources) {
+		return b, nil
+	}
+	return Parse(sources...)
+}
+
+func (s *Store) sources() ([]Source, error) {
+	var sources []Source
+	if !s.config.NoDefault {
+		sources = DefaultSources()
+	}
+	for _, name := range s.config.Files {
+		src, err := readSource(name)
+		if err != nil {
+			return nil, err
+		}
+		sources = append(sources, src)
+	}
+	if len(sources) == 0 {
+		return nil, errors.New("a price book needs at least one file")
+	}
+	return sources, nil
+}
+
+// Book returns the book in force.
+func (s *Store) Book() *Book { return s.book.Load() }
+
+// Price asks the book in force and remembers what had no price.
+func (s *Store) Price(q Query) Price {
+	p := s.book.Load().Price(q)
+	if p.Unpriced != "" {
+		s.unpriced.Add(&q, p.Unpriced)
+	}
+	return p
+}
+
+// Unpriced returns the models without a price that carry the most tokens.
+func (s *Store) Unpriced() []UnpricedModel { return s.unpriced.Top() }
+
+// Status returns what is in force.
+func (s *Store) Status() Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.status
+}
+
+// Watch follows the files until ctx ends.
+func (s *Store) Watch(ctx context.Context) {
+	if len(s.config.Files) == 0 {
+		return
+	}
+	tick := time.NewTicker(s.config.Poll)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			s.Reload()
+		}
+	}
+}
+
+// Reload looks at the files once. New content that is right is in force when it
+// returns; content that is wrong is refused with every fault's line and reason, and
+// the book in force stays. The error is logged once for each content.
+func (s *Store) Reload() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.book.Load()
+	b, err := s.read()
+	switch {
+	case err != nil:
+		if reason := err.Error(); reason != s.refused {
+			s.refused = reason
+			s.status.Refused = reason
+			s.status.Errors++
+			s.log.Error("price book refused", "err", err, "in_force", old.version)
+		}
+		return err
+	case b == old:
+		s.refused, s.status.Refused = "", ""
+		return nil
+	}
+	changes := Diff(old, b)
+	s.book.Store(b)
+	s.refused = ""
+	s.status = Status{
+		Version: b.version, Since: time.Now(), Models: b.Models(),
+		Reloads: s.status.Reloads + 1, Errors: s.status.Errors,
+	}
+	s.log.Info("price book changed", "from", old.version, "to", b.version, "changes", len(changes))
+	return nil
+}
