@@ -115,8 +115,9 @@ func (d *invoke) object(s *jsonscan.Scanner) {
 			s.Stream(d.text)
 		case "inputTextTokenCount": // Titan
 			u.input.Read(s)
-		case "totalOutputTextTokenCount":
+		case "totalOutputTextTokenCount": // in the last chunk, whatever ended it
 			u.output.Read(s)
+			d.ended = d.ended || u.output.OK
 		case "prompt_token_count": // Llama
 			u.input.Read(s)
 		case "generation_token_count":

@@ -16,3 +16,7 @@ func TestCutsAreNeverExact(t *testing.T) {
 }
 
 var families = []string{"cohere-chat", "cohere-embed", "cohere-generate", "cohere-rerank"}
+
+func FuzzDecode(f *testing.F) {
+	answertest.Fuzz(f, New(content.Config{}), families...)
+}

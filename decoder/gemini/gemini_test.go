@@ -16,3 +16,7 @@ func TestRecordings(t *testing.T) {
 func TestCutsAreNeverExact(t *testing.T) {
 	answertest.Cuts(t, New(content.Config{}), 4, families...)
 }
+
+func FuzzDecode(f *testing.F) {
+	answertest.Fuzz(f, New(content.Config{}), families...)
+}

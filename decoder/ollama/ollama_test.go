@@ -14,3 +14,7 @@ func TestRecordings(t *testing.T) {
 func TestCutsAreNeverExact(t *testing.T) {
 	answertest.Cuts(t, New(content.Config{}), 20, "ollama-native")
 }
+
+func FuzzDecode(f *testing.F) {
+	answertest.Fuzz(f, New(content.Config{}), "ollama-native")
+}
