@@ -136,6 +136,7 @@ func (r *rates) fill() {
 // adjust multiplies prices under a condition: a batch discount, a regional uplift.
 type adjust struct {
 	when
+	at      place
 	models  *matcher // of the book's model ids; nil: all
 	times   uint64   // 1e-9
 	classes uint32

@@ -73,7 +73,7 @@ func (c *compiler) provider(b *Book, d *draftProvider) *provider {
 	}
 	for _, a := range d.adjust {
 		out := a.adjust
-		out.when = c.when(&a.draftWhen)
+		out.when, out.at = c.when(&a.draftWhen), a.draftWhen.place
 		p.adjust = append(p.adjust, &out)
 	}
 	for _, m := range d.models {

@@ -65,7 +65,7 @@ func (b *Book) Lint() (out []Warning) {
 		for _, a := range p.adjust {
 			if a.models != nil && !slices.ContainsFunc(p.models, func(m *model) bool { return a.models.match(m.id) }) &&
 				len(p.vendors)+len(p.fallback) == 0 {
-				out = append(out, Warning{p.id, "", "an adjustment that no model's id matches:" + a.models.words()})
+				out = append(out, Warning{p.id, a.at.String(), "an adjustment that no model's id matches:" + a.models.words()})
 			}
 		}
 	}
