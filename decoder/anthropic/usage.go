@@ -23,7 +23,9 @@ type usage struct {
 }
 
 // tokens are sums over iterations.
-type tokens struct{ input, cached, write, output int64 }
+type tokens struct{ input, cached, write, write5m, write1h, output int64 }
+
+func (t tokens) in() int64 { return t.input + t.cached + t.write + t.write5m + t.write1h }
 
 // read reads a usage object.
 func (u *usage) read(s *jsonscan.Scanner) {
@@ -79,7 +81,7 @@ func (u *usage) read(s *jsonscan.Scanner) {
 // the model which answered; compaction and advisor come on top of it.
 func (u *usage) iteration(s *jsonscan.Scanner) {
 	kind, model := "", ""
-	var input, cached, write, output stated.Count
+	var input, cached, write, write5m, write1h, output stated.Count
 	for key := range s.Object {
 		switch string(key) {
 		case "type":
@@ -92,6 +94,15 @@ func (u *usage) iteration(s *jsonscan.Scanner) {
 			cached.Read(s)
 		case "cache_creation_input_tokens":
 			write.Read(s)
+		case "cache_creation":
+			for key := range s.Object {
+				switch string(key) {
+				case "ephemeral_5m_input_tokens":
+					write5m.Read(s)
+				case "ephemeral_1h_input_tokens":
+					write1h.Read(s)
+				}
+			}
 		case "output_tokens":
 			output.Read(s)
 		}
@@ -107,7 +118,10 @@ func (u *usage) iteration(s *jsonscan.Scanner) {
 	}
 	sum.input += input.N
 	sum.cached += cached.N
-	sum.write += write.N
+	whole := stated.Whole{Left: write.N}
+	sum.write5m += whole.Take(write5m, "").N
+	sum.write1h += whole.Take(write1h, "").N
+	sum.write += whole.Left
 	sum.output += output.N
 }
 
@@ -135,11 +149,11 @@ func (u *usage) settle(c *llm.Call) {
 	}
 	if more := u.compaction; more != (tokens{}) {
 		stated.Disagree(c, "compaction's %d tokens in and %d out are not in the top-level usage; added",
-			more.input+more.cached+more.write, more.output)
+			more.in(), more.output)
 	}
 	if more := u.advisor; more != (tokens{}) {
 		stated.Disagree(c, "the advisor %s used %d tokens in and %d out beside the top-level usage; not added",
-			u.advisors, more.input+more.cached+more.write, more.output)
+			u.advisors, more.in(), more.output)
 	}
 
 	use := &c.Usage
@@ -150,8 +164,8 @@ func (u *usage) settle(c *llm.Call) {
 	}
 	add(llm.Input, u.input.OK, u.input.N+u.compaction.input)
 	add(llm.CacheRead, u.cached.OK, u.cached.N+u.compaction.cached)
-	add(llm.CacheWrite5m, short.OK, short.N)
-	add(llm.CacheWrite1h, long.OK, long.N)
+	add(llm.CacheWrite5m, short.OK, short.N+u.compaction.write5m)
+	add(llm.CacheWrite1h, long.OK, long.N+u.compaction.write1h)
 	add(llm.CacheWrite, u.write.OK && !split, write.Left+u.compaction.write)
 	add(llm.Output, u.output.OK, out.Left+u.compaction.output)
 	add(llm.Reasoning, thinking.OK, thinking.N)

@@ -14,11 +14,11 @@ func (d *call) chunk(s *jsonscan.Scanner) {
 	for key := range s.Object {
 		switch string(key) {
 		case "id":
-			text(s, &c.ResponseID)
+			first(s, &c.ResponseID)
 		case "model":
-			text(s, &c.ResponseModel)
+			last(s, &c.ResponseModel)
 		case "service_tier":
-			text(s, &c.ServiceTier)
+			last(s, &c.ServiceTier)
 		case "choices":
 			for i := range s.Array {
 				d.choice(s, i)
@@ -53,14 +53,18 @@ func (d *call) chunk(s *jsonscan.Scanner) {
 func (d *call) choice(s *jsonscan.Scanner, at int) {
 	index := at
 	reason := ""
+	read := false
 	for key := range s.Object {
 		switch string(key) {
 		case "index":
 			if n, ok := s.Int(); ok && n >= 0 && n < maxChoices {
 				index = int(n)
 			}
-		case "delta", "message":
-			d.message(s, index)
+		case "delta", "message": // Writer's streams say the same in both
+			if !read && s.Kind() == jsonscan.Object {
+				read = true
+				d.message(s, index)
+			}
 		case "text":
 			s.Stream(func(p []byte) { d.meter.Text(index, p) })
 		case "finish_reason":

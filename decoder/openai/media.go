@@ -82,9 +82,9 @@ func (d *call) media(s *jsonscan.Scanner, name string) {
 		case "type":
 			s.Into(&kind)
 		case "model":
-			text(s, &d.c.ResponseModel)
+			last(s, &d.c.ResponseModel)
 		case "id":
-			text(s, &d.c.ResponseID)
+			first(s, &d.c.ResponseID)
 		case "usage":
 			d.usage.read(s)
 		case "data": // images

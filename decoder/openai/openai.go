@@ -328,8 +328,16 @@ func (d *call) End(err error) {
 	d.meter.End(ended)
 }
 
-// text takes a string that must not be forgotten for an empty one that comes later.
-func text(s *jsonscan.Scanner, dst *string) {
+// first takes a string that keeps its first value: the id, which gateways may change
+// to that of a fallback or a stub in the middle of a stream.
+func first(s *jsonscan.Scanner, dst *string) {
+	if *dst == "" {
+		s.Into(dst)
+	}
+}
+
+// last takes a string of which the last value counts, if it isn't empty.
+func last(s *jsonscan.Scanner, dst *string) {
 	old := *dst
 	if s.Into(dst) && *dst == "" {
 		*dst = old

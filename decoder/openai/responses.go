@@ -70,9 +70,9 @@ func (d *call) resultField(s *jsonscan.Scanner, key []byte) {
 	c := d.c
 	switch string(key) {
 	case "id":
-		text(s, &c.ResponseID)
+		first(s, &c.ResponseID)
 	case "model":
-		text(s, &c.ResponseModel)
+		last(s, &c.ResponseModel)
 	case "status":
 		s.Into(&d.status)
 		d.finished = d.status == "completed" || d.status == "incomplete" || d.status == "failed"
@@ -96,7 +96,7 @@ func (d *call) resultField(s *jsonscan.Scanner, key []byte) {
 			d.finish[0] = d.reason
 		}
 	case "service_tier":
-		text(s, &c.ServiceTier)
+		last(s, &c.ServiceTier)
 	case "usage":
 		d.usage.read(s)
 	case "output":
@@ -165,6 +165,7 @@ func (d *call) item(s *jsonscan.Scanner, index int, done bool) {
 		}
 	}
 	if billed, ok := strings.CutSuffix(kind, "_call"); ok && done {
+		d.meter.Seen(exchange.Visible)
 		switch billed {
 		case "web_search":
 			if action != "" && action != "search" {
