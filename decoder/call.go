@@ -73,6 +73,9 @@ func (x *call) ask() (v exchange.Vendor, sure exchange.Confidence) {
 
 func (x *call) ignore() {
 	x.state = ignored
+	if x.conn.http2 != nil { // a number names no stream, and the others may be needed
+		return
+	}
 	x.d.verdict(x.conn.id, x.number, flow.VerdictIgnore)
 }
 
@@ -193,6 +196,9 @@ func (x *call) settle(o exchange.Outcome, err error) {
 	c.LostBytes = x.reqOut.Lost + o.Lost
 
 	for _, m := range []exchange.Outcome{x.reqOut, o} {
+		if m.Late {
+			worsen(c, llm.PartialLateAttach)
+		}
 		switch {
 		case m.Lost > 0 && m.Reason == flow.GapOverLimit:
 			worsen(c, llm.PartialOverLimit)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/tollwire/tollwire/decoder/exchange"
 	"github.com/tollwire/tollwire/decoder/http1"
+	"github.com/tollwire/tollwire/decoder/http2"
 	"github.com/tollwire/tollwire/decoder/stream"
 	"github.com/tollwire/tollwire/flow"
 	"github.com/tollwire/tollwire/llm"
@@ -21,9 +22,10 @@ type conn struct {
 	late    bool
 	dirs    [2]*stream.Order // by flow.Dir
 	http1   *http1.Conn
-	request flow.Dir // the direction that requests take
-	known   bool     // it is known
-	dead    bool     // no HTTP: nobody reads it any more
+	http2   *http2.Conn // nil until it is known to be that
+	request flow.Dir    // the direction that requests take
+	known   bool        // it is known
+	dead    bool        // no HTTP: nobody reads it any more
 	last    flow.Time
 
 	newer, older *conn // in the lru
@@ -51,7 +53,12 @@ func (c *conn) role() llm.Role {
 	return llm.RoleServer
 }
 
-func (c *conn) exchanges() int { return c.http1.Open() }
+func (c *conn) exchanges() int {
+	if c.http2 != nil {
+		return c.http2.Open()
+	}
+	return c.http1.Open()
+}
 
 // push takes bytes, or the end of a direction.
 func (c *conn) push(f *flow.Data) {
@@ -71,9 +78,9 @@ func (c *conn) push(f *flow.Data) {
 
 // settle runs what the last push made ready, in the other direction too.
 func (c *conn) settle() {
-	for c.dirs[0].Resume() || c.dirs[1].Resume() {
+	for c.dirs[0].Resume() || c.dirs[1].Resume() || c.http2 != nil && c.http2.Resume() {
 	}
-	waits := false
+	waits := c.http2 != nil && c.http2.Waiting()
 	for _, o := range c.dirs {
 		if err := o.Err(); err != nil && !c.dead {
 			c.d.panicked(err)
@@ -98,6 +105,9 @@ func (c *conn) settle() {
 func (c *conn) tick(now flow.Time) {
 	c.dirs[0].Tick(now)
 	c.dirs[1].Tick(now)
+	if c.http2 != nil {
+		c.http2.Tick(now - flow.Time(c.d.cfg.Hold))
+	}
 	c.settle()
 }
 
@@ -134,6 +144,9 @@ func (c *conn) close(f *flow.Data, err error) {
 	c.dirs[0].Stop()
 	c.dirs[1].Stop()
 	c.http1.End(f.Time, err)
+	if c.http2 != nil {
+		c.http2.End(f.Time, err)
+	}
 	c.d.forget(c)
 }
 
@@ -141,11 +154,15 @@ func (c *conn) close(f *flow.Data, err error) {
 func (c *conn) parse(dir flow.Dir, r *stream.Reader) {
 	switch kind, joined, err := c.detect(r); {
 	case err != nil:
-		return
-	case kind == http1.Request && c.claim(dir):
+	case kind == kindRequest && c.http2 == nil && c.claim(dir):
 		c.http1.Requests(r)
-	case kind == http1.Response && c.claim(dir.Other()):
+	case kind == kindResponse && c.http2 == nil && c.claim(dir.Other()):
 		c.http1.Responses(r, joined)
+	case kind == kindPreface && c.claim(dir), kind == kindFrames:
+		if c.http2 == nil {
+			c.http2 = http2.New(c.d.http2, c, c.claim)
+		}
+		c.http2.Read(r, dir, joined)
 	default:
 		c.notHTTP(r.Exchange())
 	}
@@ -162,7 +179,7 @@ func (c *conn) claim(request flow.Dir) bool {
 
 // detect finds out what the direction carries. Where its first bytes were not seen,
 // which joined reports, it skips to the first that tell.
-func (c *conn) detect(r *stream.Reader) (kind http1.Kind, joined bool, err error) {
+func (c *conn) detect(r *stream.Reader) (kind kind, joined bool, err error) {
 	joined = c.late
 	for {
 		w, err := r.Window()
@@ -178,44 +195,82 @@ func (c *conn) detect(r *stream.Reader) (kind http1.Kind, joined bool, err error
 		if err == exchange.ErrLost {
 			continue
 		}
-		if err != nil || kind != http1.Other || !joined {
+		if err != nil || kind != kindOther {
 			return kind, joined, err
 		}
-		if w, err = r.Window(); err == nil {
-			r.Discard(len(w))
+		if w, err = r.Window(); err != nil {
+			continue
 		}
+		if c.http2 != nil || joined && !c.known && http2.Looks(w) {
+			return kindFrames, true, nil
+		}
+		if !joined {
+			return kind, joined, nil
+		}
+		r.Discard(len(w))
 	}
 }
 
+// kind is what a direction carries.
+type kind uint8
+
+const (
+	kindUndecided kind = iota
+	kindRequest        // HTTP/1
+	kindResponse       // HTTP/1
+	kindPreface        // HTTP/2, from the client
+	kindFrames         // HTTP/2
+	kindOther
+)
+
+func kindOf(b []byte) kind {
+	settings, undecided := http2.Settings(b)
+	switch k := http1.Sniff(b); {
+	case settings:
+		return kindFrames
+	case undecided || k == http1.Undecided:
+		return kindUndecided
+	case k == http1.Request:
+		return kindRequest
+	case k == http1.Response:
+		return kindResponse
+	case k == http1.Preface:
+		return kindPreface
+	}
+	return kindOther
+}
+
+// maxSniff is more than any kind needs, in bytes.
+const maxSniff = 64
+
 // sniff waits for as many bytes as it takes to tell what begins here, and takes none.
-func sniff(r *stream.Reader) (http1.Kind, error) {
+func sniff(r *stream.Reader) (kind, error) {
 	var gathered []byte
 	at := r.Time()
 	for {
 		w, err := r.Window()
 		if err != nil {
 			if stream.Ended(err) && len(gathered) > 0 { // too short to be anything
-				return http1.Other, nil
+				return kindOther, nil
 			}
-			return http1.Undecided, err
+			return kindUndecided, err
 		}
-		kind := http1.Sniff(w)
-		if gathered != nil {
-			w = w[:min(len(w), 32)]
-			gathered = append(gathered, w...)
-			kind = http1.Sniff(gathered)
-		}
-		if kind != http1.Undecided {
-			if gathered != nil {
-				r.Discard(len(w))
-				r.Unread(gathered, at)
-			}
-			return kind, nil
-		}
+		w = w[:min(len(w), maxSniff)]
 		if gathered == nil {
-			gathered = append(gathered, w...)
+			if k := kindOf(w); k != kindUndecided {
+				return k, nil
+			}
 		}
+		gathered = append(gathered, w...)
 		r.Discard(len(w))
+		if k := kindOf(gathered); k != kindUndecided {
+			r.Unread(gathered, at)
+			return k, nil
+		}
+		if len(gathered) >= maxSniff {
+			r.Unread(gathered, at)
+			return kindOther, nil
+		}
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tollwire/tollwire/decoder/exchange"
 	"github.com/tollwire/tollwire/decoder/http1"
+	"github.com/tollwire/tollwire/decoder/http2"
 	"github.com/tollwire/tollwire/decoder/request"
 	"github.com/tollwire/tollwire/decoder/stream"
 	"github.com/tollwire/tollwire/flow"
@@ -33,6 +34,7 @@ type Config struct {
 	MaxConnections int           // 16384; the one that was quiet longest goes first
 	MaxHeld        int           // bytes held in a direction, 1 MiB
 	MaxPipelined   int           // requests without a response on a connection, 64
+	MaxStreams     int           // open streams on an HTTP/2 connection, 256
 	Hold           time.Duration // how long bytes wait for others, 100 ms
 	IdleTimeout    time.Duration // quiet time after which a call is given up, 15 min
 
@@ -49,6 +51,7 @@ func (c Config) withDefaults() Config {
 	or(&c.MaxConnections, 16384)
 	or(&c.MaxHeld, 1<<20)
 	or(&c.MaxPipelined, 64)
+	or(&c.MaxStreams, 256)
 	if c.Hold <= 0 {
 		c.Hold = 100 * time.Millisecond
 	}
@@ -92,6 +95,7 @@ type Stats struct {
 type Decoder struct {
 	cfg   Config
 	http1 *http1.Config
+	http2 http2.Config
 	conns map[flow.Proc]map[flow.Conn]*conn
 	lru   lru
 	// waiting are the connections that a clock may move on.
@@ -112,6 +116,7 @@ func New(cfg Config) *Decoder {
 	return &Decoder{
 		cfg:      cfg,
 		http1:    http1.NewConfig(cfg.MaxHead, cfg.MaxPipelined),
+		http2:    http2.Config{MaxHead: cfg.MaxHead, MaxStreams: cfg.MaxStreams, MaxHeld: cfg.MaxHeld},
 		conns:    make(map[flow.Proc]map[flow.Conn]*conn),
 		waiting:  make(map[*conn]struct{}),
 		failures: make(map[string]uint64),

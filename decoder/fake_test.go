@@ -26,9 +26,10 @@ func (echo) Recognize(req *exchange.Request, f *exchange.Facts) exchange.Confide
 	switch {
 	case req.Path == "/echo":
 		return exchange.Path
-	case req.Path == "/maybe" && !f.Known:
+	case req.Path != "/maybe" && req.Path != "":
+	case !f.Known:
 		return exchange.Maybe
-	case req.Path == "/maybe" && f.Model == "echo":
+	case f.Model == "echo":
 		return exchange.Weak
 	}
 	return exchange.No

@@ -27,6 +27,7 @@ type Outcome struct {
 	Lost   uint64         // of these and of the framing: known to be missing
 	Reason flow.GapReason // why; the worst one
 	Err    error          // nil: it ended in order; else ErrLost, ErrCut or one that wraps them
+	Late   bool           // some of its head was sent before the tap was there
 }
 
 // Handler is told of the exchanges that a framing finds on one connection.

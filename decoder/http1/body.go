@@ -20,9 +20,9 @@ var (
 // maxLine bounds a chunk's header or a trailer line.
 const maxLine = 8 << 10
 
-// body is the content of one message. Holes inside of it are filled for the framing,
+// Body is the content of one message. Holes inside of it are filled for the framing,
 // which goes on after them; the content ends at the first.
-type body struct {
+type Body struct {
 	r       *stream.Reader
 	framing framing
 	left    uint64 // of the content, or of the chunk
@@ -42,13 +42,13 @@ const (
 	trailers
 )
 
-func newBody(r *stream.Reader, f framing, n uint64) *body {
-	return &body{r: r, framing: f, left: n, out: exchange.Outcome{Time: r.Time()}}
+func newBody(r *stream.Reader, f framing, n uint64) *Body {
+	return &Body{r: r, framing: f, left: n, out: exchange.Outcome{Time: r.Time()}}
 }
 
 // next lends content. At a hole inside of it, it fills it and returns ErrLost once;
 // any other error is final.
-func (b *body) next() ([]byte, error) {
+func (b *Body) next() ([]byte, error) {
 	if b.err != nil {
 		return nil, b.err
 	}
@@ -90,7 +90,7 @@ func (b *body) next() ([]byte, error) {
 	return w, nil
 }
 
-func (b *body) take(n int) {
+func (b *Body) take(n int) {
 	b.r.Discard(n)
 	b.out.Bytes += int64(n)
 	if b.framing != toClose {
@@ -98,14 +98,14 @@ func (b *body) take(n int) {
 	}
 }
 
-func (b *body) lost(n uint64, reason flow.GapReason) {
+func (b *Body) lost(n uint64, reason flow.GapReason) {
 	b.out.Lost += n
 	b.out.Reason = max(b.out.Reason, reason)
 	b.out.Time = b.r.Time()
 }
 
 // fail ends the framing of the body.
-func (b *body) fail(err error) error {
+func (b *Body) fail(err error) error {
 	b.err = err
 	if err != io.EOF && stream.Ended(err) {
 		b.out.Time = max(b.out.Time, b.r.EndTime())
@@ -114,7 +114,7 @@ func (b *body) fail(err error) error {
 }
 
 // chunk goes on to the next chunk that has data; io.EOF is the end of the body.
-func (b *body) chunk() error {
+func (b *Body) chunk() error {
 	for {
 		if b.state == chunkData {
 			if b.left > 0 {
@@ -170,7 +170,7 @@ func chunkSize(line []byte) (n uint64, ok bool) {
 }
 
 // line reads a line of the framing, without its end.
-func (b *body) line() ([]byte, error) {
+func (b *Body) line() ([]byte, error) {
 	var gathered []byte
 	for {
 		w, err := b.r.Window()
@@ -208,7 +208,7 @@ func (b *body) line() ([]byte, error) {
 }
 
 // Window implements exchange.Body.
-func (b *body) Window() ([]byte, error) {
+func (b *Body) Window() ([]byte, error) {
 	if b.content != nil {
 		return nil, b.content
 	}
@@ -229,10 +229,10 @@ func (b *body) Window() ([]byte, error) {
 }
 
 // Discard implements exchange.Body.
-func (b *body) Discard(n int) { b.take(n) }
+func (b *Body) Discard(n int) { b.take(n) }
 
 // Read implements exchange.Body.
-func (b *body) Read(p []byte) (int, error) {
+func (b *Body) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
@@ -245,11 +245,11 @@ func (b *body) Read(p []byte) (int, error) {
 }
 
 // Time implements exchange.Body.
-func (b *body) Time() flow.Time { return b.r.Time() }
+func (b *Body) Time() flow.Time { return b.r.Time() }
 
-// finish skips to the end of the body, over holes, and says how it ended. resync is
+// Finish skips to the end of the body, over holes, and says how it ended. resync is
 // true when the next head must be searched for.
-func (b *body) finish() (out exchange.Outcome, resync bool) {
+func (b *Body) Finish() (out exchange.Outcome, resync bool) {
 	for b.err == nil {
 		if w, err := b.next(); err == nil {
 			b.take(len(w))
@@ -268,3 +268,6 @@ func (b *body) finish() (out exchange.Outcome, resync bool) {
 	}
 	return out, b.err == errBroken
 }
+
+// ToEnd returns the content of a reader that holds one message's and nothing else.
+func ToEnd(r *stream.Reader) *Body { return newBody(r, toClose, 0) }

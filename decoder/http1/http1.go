@@ -114,7 +114,7 @@ func (c *Conn) Requests(r *stream.Reader) {
 		if f != none {
 			p.RequestBody(b)
 		}
-		out, torn := b.finish()
+		out, torn := b.Finish()
 		p.RequestEnd(out)
 		p.ended = true
 		if torn && !Resync(r, Request) {
@@ -236,7 +236,7 @@ func (c *Conn) responses(r *stream.Reader) error {
 		if p == nil {
 			c.handler.Failed("orphan_response")
 			f, n := responseFraming(http.MethodGet, resp)
-			if _, torn := newBody(r, f, n).finish(); torn && !Resync(r, Response) {
+			if _, torn := newBody(r, f, n).Finish(); torn && !Resync(r, Response) {
 				return exchange.ErrCut
 			}
 			continue
@@ -252,7 +252,7 @@ func (c *Conn) responses(r *stream.Reader) error {
 		if f != none {
 			p.ResponseBody(b)
 		}
-		out, torn := b.finish()
+		out, torn := b.Finish()
 		if len(c.pending) > 0 && c.pending[0] == p {
 			c.pop()
 		}

@@ -82,6 +82,9 @@ func (p *Pipe) End(err error, at flow.Time) {
 	if p.done || p.end != nil {
 		return
 	}
+	if err == exchange.ErrLost { // is no end: whoever fills holes would wait for one
+		err = exchange.ErrCut
+	}
 	p.end, p.endTime = err, at
 	if p.wait == nil {
 		p.run()
