@@ -1,0 +1,113 @@
+package otlp
+
+import (
+	"encoding/hex"
+	"time"
+
+	colmetrics "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	metricspb "go.opentelemetry.io/proto/otlp/metrics/v1"
+	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
+
+	"github.com/tollwire/tollwire/export/metric"
+)
+
+// maxPoints bounds one request, so that it stays under the 4 MiB that gRPC servers take.
+const maxPoints = 2000
+
+// snapshot returns the state of every measure, cumulative since its series began, in
+// as many requests as it takes.
+func snapshot(set *metric.Set, res *resourcepb.Resource, scope *commonpb.InstrumentationScope, began, now time.Time) []*colmetrics.ExportMetricsServiceRequest {
+	b := &snapshotBuilder{res: res, scope: scope, now: uint64(now.UnixNano())}
+	set.Collect(func(i *metric.Instrument, p *metric.Point) {
+		m := b.metric(i)
+		start, attrs := uint64(p.Start.UnixNano()), metricAttrs(p.Attrs)
+		if i.Kind == metric.Distribution {
+			sum := p.Histogram.Sum
+			dp := &metricspb.HistogramDataPoint{
+				StartTimeUnixNano: start, TimeUnixNano: b.now, Attributes: attrs,
+				Count: p.Histogram.Count, Sum: &sum, ExplicitBounds: i.Bounds, BucketCounts: append([]uint64(nil), p.Histogram.Buckets...),
+			}
+			for j := range p.Histogram.Exemplars {
+				dp.Exemplars = appendExemplar(dp.Exemplars, &p.Histogram.Exemplars[j])
+			}
+			h := m.GetHistogram()
+			h.DataPoints = append(h.DataPoints, dp)
+			return
+		}
+		b.number(m, start, p.Value, attrs, &p.Exemplar)
+	}, func(s metric.Sample) {
+		m := b.metric(&metric.Instrument{Name: s.Name, Unit: s.Unit, Kind: s.Kind, Help: s.Help})
+		b.number(m, uint64(began.UnixNano()), s.Value, metricAttrs(s.Attrs), &metric.Exemplar{})
+	})
+	return b.requests
+}
+
+type snapshotBuilder struct {
+	res      *resourcepb.Resource
+	scope    *commonpb.InstrumentationScope
+	now      uint64
+	requests []*colmetrics.ExportMetricsServiceRequest
+	metrics  map[string]*metricspb.Metric
+	points   int
+}
+
+// metric returns i's metric in the request that has room for a further point.
+func (b *snapshotBuilder) metric(i *metric.Instrument) *metricspb.Metric {
+	if b.points >= maxPoints || b.requests == nil {
+		b.requests = append(b.requests, &colmetrics.ExportMetricsServiceRequest{ResourceMetrics: []*metricspb.ResourceMetrics{{
+			Resource: b.res, SchemaUrl: schemaURL, ScopeMetrics: []*metricspb.ScopeMetrics{{Scope: b.scope, SchemaUrl: schemaURL}},
+		}}})
+		b.metrics, b.points = make(map[string]*metricspb.Metric), 0
+	}
+	b.points++
+	if m := b.metrics[i.Name]; m != nil {
+		return m
+	}
+	m := &metricspb.Metric{Name: i.Name, Unit: i.Unit, Description: i.Help}
+	const cumulative = metricspb.AggregationTemporality_AGGREGATION_TEMPORALITY_CUMULATIVE
+	switch i.Kind {
+	case metric.Distribution:
+		m.Data = &metricspb.Metric_Histogram{Histogram: &metricspb.Histogram{AggregationTemporality: cumulative}}
+	case metric.Counter:
+		m.Data = &metricspb.Metric_Sum{Sum: &metricspb.Sum{AggregationTemporality: cumulative, IsMonotonic: true}}
+	default:
+		m.Data = &metricspb.Metric_Gauge{Gauge: &metricspb.Gauge{}}
+	}
+	b.metrics[i.Name] = m
+	sm := b.requests[len(b.requests)-1].ResourceMetrics[0].ScopeMetrics[0]
+	sm.Metrics = append(sm.Metrics, m)
+	return m
+}
+
+func (b *snapshotBuilder) number(m *metricspb.Metric, start uint64, v float64, attrs []*commonpb.KeyValue, e *metric.Exemplar) {
+	dp := &metricspb.NumberDataPoint{TimeUnixNano: b.now, Attributes: attrs, Value: &metricspb.NumberDataPoint_AsDouble{AsDouble: v}}
+	if sum := m.GetSum(); sum != nil {
+		dp.StartTimeUnixNano = start
+		dp.Exemplars = appendExemplar(nil, e)
+		sum.DataPoints = append(sum.DataPoints, dp)
+		return
+	}
+	g := m.GetGauge()
+	g.DataPoints = append(g.DataPoints, dp)
+}
+
+func appendExemplar(l []*metricspb.Exemplar, e *metric.Exemplar) []*metricspb.Exemplar {
+	trace, err := hex.DecodeString(e.TraceID)
+	if err != nil || len(trace) == 0 {
+		return l
+	}
+	x := &metricspb.Exemplar{TraceId: trace, SpanId: id(e.SpanID), Value: &metricspb.Exemplar_AsDouble{AsDouble: e.Value}}
+	if !e.Time.IsZero() {
+		x.TimeUnixNano = uint64(e.Time.UnixNano())
+	}
+	return append(l, x)
+}
+
+func metricAttrs(a []metric.Attr) []*commonpb.KeyValue {
+	kv := make([]*commonpb.KeyValue, len(a))
+	for i, x := range a {
+		kv[i] = &commonpb.KeyValue{Key: x.Key, Value: anyValue(x.Value)}
+	}
+	return kv
+}
