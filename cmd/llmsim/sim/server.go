@@ -12,10 +12,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -211,10 +213,11 @@ func (s *Server) Close() error {
 	}
 	s.live.Lock()
 	s.closing = true
-	for c := range s.conns {
+	open := slices.Collect(maps.Keys(s.conns))
+	s.live.Unlock()
+	for _, c := range open {
 		c.Close()
 	}
-	s.live.Unlock()
 	s.wg.Wait()
 	err := s.ledger.Err()
 	if s.file != nil {
