@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -73,11 +74,20 @@ func bigBook(n int) []byte {
 	return []byte(b.String())
 }
 
+// cpuTime is what this process has used of the processors.
+func cpuTime(t testing.TB) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
 func TestFiveThousandModelsLoadInASecond(t *testing.T) {
 	data := bigBook(5000)
-	start := time.Now()
+	start := cpuTime(t) // other tests and programs share the machine
 	b, err := Parse(Source{"big.yaml", data})
-	took := time.Since(start)
+	took := cpuTime(t) - start
 	if err != nil || b.Models() != 5000 {
 		t.Fatal(b.Models(), err)
 	}

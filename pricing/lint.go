@@ -10,12 +10,15 @@ import (
 
 // Warning is a price or rule that reads right but looks wrong.
 type Warning struct {
+	File  string
+	Line  int
 	Where string // provider/model
-	At    string // file:line
 	What  string
 }
 
-func (w Warning) String() string { return w.At + ": " + w.Where + ": " + w.What }
+func (w Warning) String() string {
+	return fmt.Sprintf("%s:%d: %s: %s", w.File, w.Line, w.Where, w.What)
+}
 
 // Bounds of what looks right.
 const (
@@ -31,7 +34,7 @@ func (b *Book) Lint() (out []Warning) {
 		medians := p.families()
 		for _, m := range p.models {
 			warn := func(at place, format string, args ...any) {
-				out = append(out, Warning{p.id + "/" + m.id, at.String(), fmt.Sprintf(format, args...)})
+				out = append(out, Warning{at.file, at.line, p.id + "/" + m.id, fmt.Sprintf(format, args...)})
 			}
 			if other := p.lookup(m.id); m.matches(m.id) && other != m {
 				warn(m.at, "its own name is priced by %s (%s)", other.id, other.at)
@@ -65,7 +68,7 @@ func (b *Book) Lint() (out []Warning) {
 		for _, a := range p.adjust {
 			if a.models != nil && !slices.ContainsFunc(p.models, func(m *model) bool { return a.models.match(m.id) }) &&
 				len(p.vendors)+len(p.fallback) == 0 {
-				out = append(out, Warning{p.id, a.at.String(), "an adjustment that no model's id matches:" + a.models.words()})
+				out = append(out, Warning{a.at.file, a.at.line, p.id, "an adjustment that no model's id matches:" + a.models.words()})
 			}
 		}
 	}

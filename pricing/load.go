@@ -38,6 +38,19 @@ func Load(files ...string) (*Book, error) {
 	return Parse(sources...)
 }
 
+// Overlaid is Load over the embedded book.
+func Overlaid(files ...string) (*Book, error) {
+	sources := DefaultSources()
+	for _, name := range files {
+		s, err := readSource(name)
+		if err != nil {
+			return nil, err
+		}
+		sources = append(sources, s)
+	}
+	return Parse(sources...)
+}
+
 func readSource(name string) (Source, error) {
 	f, err := os.Open(name)
 	if err != nil {

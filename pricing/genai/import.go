@@ -151,6 +151,9 @@ func (w *writer) provider(p *provider) {
 	if len(p.Fallback) > 0 {
 		w.line(4, "fallback: %s", list(p.Fallback))
 	}
+	if len(p.Models) == 0 {
+		return
+	}
 	w.line(4, "models:")
 	for i := range p.Models {
 		w.model(p, &p.Models[i])
@@ -280,6 +283,9 @@ func (w *writer) card(where string, e entry) (string, int, error) {
 	if c := e.Constraint; c != nil {
 		switch {
 		case c.StartDate != "" && c.StartTime == "" && c.EndTime == "":
+			if _, err := time.Parse(time.DateOnly, c.StartDate); err != nil {
+				return "", 0, fmt.Errorf("start date %q", c.StartDate)
+			}
 			parts = append(parts, "from: "+c.StartDate)
 		case c.StartDate == "" && c.StartTime != "" && c.EndTime != "":
 			hours, err := hours(c.StartTime, c.EndTime)
@@ -467,7 +473,18 @@ func expand(re *syntax.Regexp) ([]string, bool) {
 		return []string{string(re.Rune)}, true
 	case syntax.OpEmptyMatch, syntax.OpBeginText, syntax.OpEndText, syntax.OpBeginLine, syntax.OpEndLine:
 		return []string{""}, true
-	case syntax.OpCharClass, syntax.OpAnyChar, syntax.OpAnyCharNotNL, syntax.OpStar, syntax.OpPlus:
+	case syntax.OpCharClass:
+		var out []string
+		for i := 0; i+1 < len(re.Rune); i += 2 {
+			if re.Rune[i+1]-re.Rune[i]+rune(len(out)) >= 4 { // any of many: a wildcard
+				return []string{"*"}, true
+			}
+			for r := re.Rune[i]; r <= re.Rune[i+1]; r++ {
+				out = append(out, string(r))
+			}
+		}
+		return out, true
+	case syntax.OpAnyChar, syntax.OpAnyCharNotNL, syntax.OpStar, syntax.OpPlus:
 		return []string{"*"}, true
 	case syntax.OpCapture:
 		return expand(re.Sub[0])
