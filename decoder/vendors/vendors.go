@@ -2,16 +2,36 @@
 package vendors
 
 import (
+	"github.com/tollwire/tollwire/decoder/alephalpha"
 	"github.com/tollwire/tollwire/decoder/anthropic"
+	"github.com/tollwire/tollwire/decoder/bedrock"
+	"github.com/tollwire/tollwire/decoder/cohere"
 	"github.com/tollwire/tollwire/decoder/content"
 	"github.com/tollwire/tollwire/decoder/exchange"
+	"github.com/tollwire/tollwire/decoder/gemini"
+	"github.com/tollwire/tollwire/decoder/mcp"
+	"github.com/tollwire/tollwire/decoder/ollama"
 	"github.com/tollwire/tollwire/decoder/openai"
+	"github.com/tollwire/tollwire/decoder/replicate"
+	"github.com/tollwire/tollwire/decoder/rerank"
+	"github.com/tollwire/tollwire/decoder/tgi"
+	"github.com/tollwire/tollwire/decoder/watsonx"
 )
 
 // All returns every vendor. On a tie of confidence the first one gets the call, so
 // what others imitate stands last.
 func All(cfg content.Config) []exchange.Vendor {
 	return []exchange.Vendor{
+		mcp.New(),
+		bedrock.New(cfg),
+		gemini.New(cfg),
+		cohere.New(cfg),
+		ollama.New(cfg),
+		watsonx.New(cfg),
+		replicate.New(cfg),
+		alephalpha.New(cfg),
+		rerank.New(),
+		tgi.New(cfg),
 		anthropic.New(cfg),
 		openai.New(cfg),
 	}
