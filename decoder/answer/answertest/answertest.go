@@ -8,7 +8,6 @@ import (
 	"compress/gzip"
 	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -151,13 +150,16 @@ func (p *pieces) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// Decode hands a case to v. cut, when not negative, is how much of the response's
-// body crosses before it is cut.
-func Decode(t testing.TB, v exchange.Vendor, e *har.Entry, cut int) (*llm.Call, Contents) {
+// Whole is no cut.
+const Whole = -1
+
+// Decode hands a case to v. cut, unless it is Whole, is how much of the response's
+// body crosses before it ends with err: exchange.ErrCut, or nil for an end in order.
+func Decode(t testing.TB, v exchange.Vendor, e *har.Entry, cut int, err error) (*llm.Call, Contents) {
 	t.Helper()
-	u, err := url.Parse(e.Request.URL)
-	if err != nil {
-		t.Fatal(err)
+	u, bad := url.Parse(e.Request.URL)
+	if bad != nil {
+		t.Fatal(bad)
 	}
 	req := &exchange.Request{
 		Method: e.Request.Method, Path: u.EscapedPath(), Query: u.RawQuery, Host: u.Host, Header: e.Request.Header,
@@ -176,7 +178,7 @@ func Decode(t testing.TB, v exchange.Vendor, e *har.Entry, cut int) (*llm.Call, 
 	d.Response(&exchange.Response{Status: e.Response.Status, Header: e.Response.Header})
 	body, end := e.Response.Body, error(nil)
 	if cut >= 0 && cut < len(body) {
-		body, end = body[:cut], exchange.ErrCut
+		body, end = body[:cut], err
 	}
 	var n Contents
 	fault := play(t, d, e.Response.Header.Get("Content-Type"), body, end, 0, &n)
@@ -219,10 +221,7 @@ func play(t testing.TB, d exchange.Decoder, contentType string, body []byte, end
 			continue
 		}
 		ev := &exchange.Event{Name: name, Data: reader(data, io.EOF)}
-		if !whole {
-			if end == nil {
-				return errors.New("the recording ends inside of an event")
-			}
+		if !whole && end != nil {
 			ev.Data = reader(data, end)
 		}
 		err := d.Event(ev)
@@ -365,7 +364,7 @@ func Run(t *testing.T, v exchange.Vendor, explained map[string]string, families 
 	cases := Load(t, families...)
 	exact, sure, used := 0, 0, make(map[string]bool)
 	for _, x := range cases {
-		c, n := Decode(t, v, x.Entry, -1)
+		c, n := Decode(t, v, x.Entry, Whole, nil)
 		diff := Check(c, x.Want)
 		if x.Want.UsageSure && x.Want.Usage != nil {
 			sure++
@@ -399,22 +398,24 @@ func Run(t *testing.T, v exchange.Vendor, explained map[string]string, families 
 	t.Logf("usage exact %d of %d sure, %d calls", exact, sure, len(cases))
 }
 
-// Cuts cuts every response of the families at some places of its body: what is
-// then labelled exact must be right.
+// Cuts cuts every response of the families at some places of its body, by a connection
+// that breaks and by an end as if in order: what is then labelled exact must be right.
 func Cuts(t *testing.T, v exchange.Vendor, places int, families ...string) {
 	t.Helper()
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for _, x := range Load(t, families...) {
-		whole, _ := Decode(t, v, x.Entry, -1)
+		whole, _ := Decode(t, v, x.Entry, Whole, nil)
 		n := len(x.Entry.Response.Body)
 		for range places {
 			cut := rnd.IntN(n + 1)
 			if rnd.IntN(2) == 0 {
 				cut = max(0, n-rnd.IntN(min(n, 600)+1)) // where usage stands
 			}
-			c, _ := Decode(t, v, x.Entry, cut)
-			if c.Completeness == llm.Exact && c.Usage != whole.Usage {
-				t.Errorf("%s: cut at %d of %d: exact %v, want %v", x.Want.ID, cut, n, Fold(&c.Usage), Fold(&whole.Usage))
+			for _, end := range []error{exchange.ErrCut, nil} {
+				c, _ := Decode(t, v, x.Entry, cut, end)
+				if c.Completeness == llm.Exact && c.Usage != whole.Usage {
+					t.Errorf("%s: cut at %d of %d, %v: exact %v, want %v", x.Want.ID, cut, n, end, Fold(&c.Usage), Fold(&whole.Usage))
+				}
 			}
 		}
 	}
