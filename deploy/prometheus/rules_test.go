@@ -1,0 +1,50 @@
+// Package prometheus_test holds the rules against promtool and against the measures
+// that there are.
+package prometheus_test
+
+import (
+	"os"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// promtool runs Debian's promtool, which make setup installs.
+func promtool(t *testing.T, args ...string) {
+	t.Helper()
+	tool, err := exec.LookPath("promtool")
+	if err != nil {
+		t.Skip("promtool is not installed (Debian: prometheus)")
+	}
+	if out, err := exec.Command(tool, args...).CombinedOutput(); err != nil {
+		t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+}
+
+func TestConfigAndRulesAreValid(t *testing.T) { promtool(t, "check", "config", "prometheus.yml") }
+
+func TestRules(t *testing.T) { promtool(t, "test", "rules", "testdata/rules_test.yml") }
+
+// Every alert has a test in which it fires.
+func TestEveryAlertIsTested(t *testing.T) {
+	alerts, err := os.ReadFile("alerts.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests, err := os.ReadFile("testdata/rules_test.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, m := range regexp.MustCompile(`- alert: (\w+)`).FindAllSubmatch(alerts, -1) {
+		names = append(names, string(m[1]))
+		if !regexp.MustCompile(`alertname: ` + string(m[1]) + `\s+exp_alerts:\s+- exp_labels`).Match(tests) {
+			t.Errorf("%s never fires in a test", m[1])
+		}
+	}
+	if slices.Sort(names); len(slices.Compact(names)) < 12 {
+		t.Errorf("%d alerts", len(names))
+	}
+}
