@@ -105,9 +105,11 @@ func appendExemplar(l []*metricspb.Exemplar, e *metric.Exemplar) []*metricspb.Ex
 }
 
 func metricAttrs(a []metric.Attr) []*commonpb.KeyValue {
-	kv := make([]*commonpb.KeyValue, len(a))
-	for i, x := range a {
-		kv[i] = &commonpb.KeyValue{Key: x.Key, Value: anyValue(x.Value)}
+	kv := make([]*commonpb.KeyValue, 0, len(a))
+	for _, x := range a {
+		if x.Value != "" {
+			kv = append(kv, &commonpb.KeyValue{Key: x.Key, Value: anyValue(x.Value)})
+		}
 	}
 	return kv
 }

@@ -102,9 +102,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	if len(c.cfg.Target) > 0 {
 		var attrs []metric.Attr
 		for _, k := range slices.Sorted(maps.Keys(c.cfg.Target)) {
-			if v := c.cfg.Target[k]; v != "" {
-				attrs = append(attrs, metric.Attr{Key: k, Value: v})
-			}
+			attrs = append(attrs, metric.Attr{Key: k, Value: c.cfg.Target[k]})
 		}
 		one := 1.0
 		all = append(all, &ready{prometheus.NewDesc("target_info", "The agent itself.", nil, nil),
@@ -129,10 +127,12 @@ func (r *ready) Write(m *dto.Metric) error {
 }
 
 func labels(attrs []metric.Attr) []*dto.LabelPair {
-	l := make([]*dto.LabelPair, len(attrs))
-	for i, a := range attrs {
-		n := metric.PromLabel(a.Key)
-		l[i] = &dto.LabelPair{Name: &n, Value: &a.Value}
+	l := make([]*dto.LabelPair, 0, len(attrs))
+	for _, a := range attrs {
+		if a.Value != "" {
+			n := metric.PromLabel(a.Key)
+			l = append(l, &dto.LabelPair{Name: &n, Value: &a.Value})
+		}
 	}
 	slices.SortFunc(l, func(a, b *dto.LabelPair) int {
 		if a.GetName() < b.GetName() {
