@@ -150,6 +150,11 @@ func (m *Message) block(s *jsonscan.Scanner, index int) {
 			s.Stream(func(p []byte) { m.meter.Text(0, p) })
 		case "thinking":
 			s.Stream(m.meter.Reasoning)
+		case "input": // a stream begins with an empty one
+			start := s.Offset()
+			if s.Skip(); s.Offset()-start > int64(len("{}")) {
+				m.meter.Unread(s.Offset() - start)
+			}
 		}
 	}
 	switch kind {

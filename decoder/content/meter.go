@@ -101,6 +101,13 @@ func (m *Meter) Text(i int, piece []byte) {
 	}
 }
 
+// Unread counts visible content of the given length in bytes that is not followed.
+func (m *Meter) Unread(length int64) {
+	m.Seen(exchange.Visible)
+	m.visible += length
+	m.output.Bytes += length
+}
+
 // Reasoning takes a piece of thinking.
 func (m *Meter) Reasoning(piece []byte) {
 	if len(piece) == 0 {

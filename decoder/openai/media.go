@@ -5,7 +5,6 @@ import (
 
 	"github.com/tollwire/tollwire/decoder/exchange"
 	"github.com/tollwire/tollwire/decoder/jsonscan"
-	"github.com/tollwire/tollwire/llm"
 )
 
 // run reads an Assistants run, or an event of its stream. A run's steps state usage
@@ -114,8 +113,5 @@ func (d *call) media(s *jsonscan.Scanner, name string) {
 		d.done = d.done || s.Err() == nil
 	case "transcript.text.done", "speech.audio.done":
 		d.done = d.done || s.Err() == nil
-	}
-	if d.api == speech && d.f.Text.Chars > 0 {
-		d.c.Usage.Set(llm.Characters, float64(d.f.Text.Chars))
 	}
 }

@@ -227,11 +227,7 @@ func (d *call) Body(r io.Reader) error {
 	}
 	d.object(s, "")
 	err := s.End()
-	var bad *jsonscan.SyntaxError
 	d.whole = err == nil
-	if errors.As(err, &bad) && d.whole {
-		d.whole = false
-	}
 	return err
 }
 
@@ -311,6 +307,9 @@ func (d *call) End(err error) {
 	d.usage.settle(c, d.api)
 	if d.pictures > 0 {
 		c.Usage.Set(llm.Images, float64(d.pictures))
+	}
+	if d.api == speech && d.f.Whole && c.Status < 400 && !d.usage.seen {
+		c.Usage.Set(llm.Characters, float64(d.f.Text.Chars)) // what is billed, and only the request has it
 	}
 	// A stream that ends in order without terminator and finish reason was given up.
 	ended := err == nil && (!d.stream || d.done || d.finished || c.InBandError)

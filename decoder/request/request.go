@@ -16,7 +16,7 @@ import (
 const (
 	// DefaultSample is how much of the prompt's text is kept, in bytes, when Config
 	// doesn't say: enough to learn how many bytes of it make a token.
-	DefaultSample = 4 << 10
+	DefaultSample = 1 << 10
 
 	maxKeys     = 64
 	maxMetadata = 16
@@ -136,7 +136,7 @@ func (b *body) object() {
 			if k := s.Kind(); k == jsonscan.Object || k == jsonscan.String {
 				f.JSONSchema = true
 			}
-		case "tools":
+		case "tools", "functions":
 			b.tools()
 		case "web_search_options":
 			for key := range s.Object {
@@ -233,18 +233,38 @@ func (b *body) generation() {
 	}
 }
 
-// tools reads the definitions, which are part of the prompt that the model reads,
-// and the search tool's context size.
+// tools reads the definitions, of which the model reads every word, and the search
+// tool's context size.
 func (b *body) tools() {
 	for range b.s.Array {
 		for key := range b.s.Object {
 			if string(key) == "search_context_size" {
 				b.s.Into(&b.f.SearchContext)
 			} else {
-				b.text(true)
+				b.words()
 			}
 		}
 	}
+}
+
+// words takes all keys and strings of a value for text.
+func (b *body) words() {
+	s := b.s
+	switch s.Kind() {
+	case jsonscan.String:
+		s.Stream(b.sample)
+	case jsonscan.Array:
+		for range s.Array {
+			b.words()
+		}
+	case jsonscan.Object:
+		for key := range s.Object {
+			b.sample(key)
+			b.sample([]byte(": "))
+			b.words()
+		}
+	}
+	b.sample([]byte(" "))
 }
 
 // text walks over the prompt. Strings are its text where the last key says so, or
