@@ -18,7 +18,9 @@ type Book struct {
 	providers []*provider
 	byName    map[string]*provider
 	endpoints []endpoint
-	overrides []*override     // the first that matches wins
+	overrides []*override // the first that matches wins
+	apis      []*api
+	resources Resources
 	stated    map[string]unit // of stated costs, by their source
 
 	mu   sync.RWMutex
@@ -59,6 +61,7 @@ type provider struct {
 	billedAtEnd  bool
 	subscription bool
 	selfHosted   bool
+	hourly       *Hourly // what its machine costs; nil: not stated
 }
 
 // model is one model's prices.

@@ -43,6 +43,14 @@ func (d *draft) compile() (*Book, error) {
 		}
 		b.overrides = append(b.overrides, &out)
 	}
+	for _, a := range d.apis {
+		out := a.api
+		out.when = c.when(&a.draftWhen)
+		b.apis = append(b.apis, &out)
+	}
+	if d.resources != nil {
+		b.resources = *d.resources
+	}
 	if len(c.errs) > maxErrors {
 		c.errs = append(c.errs[:maxErrors], errors.New("and more"))
 	}
@@ -58,6 +66,7 @@ func (c *compiler) provider(b *Book, d *draftProvider) *provider {
 		billedAtEnd:  d.billedAtEnd != nil && *d.billedAtEnd,
 		subscription: d.subscription != nil && *d.subscription,
 		selfHosted:   d.selfHosted != nil && *d.selfHosted,
+		hourly:       d.hourly,
 	}
 	for _, name := range append([]string{d.id}, d.names...) {
 		if other := b.byName[name]; other != nil && other != p {

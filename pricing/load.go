@@ -109,6 +109,13 @@ type draft struct {
 	stated     map[string]unit
 	providers  []*draftProvider
 	overrides  []*draftOverride
+	apis       []*draftAPI
+	resources  *Resources
+}
+
+type draftAPI struct {
+	draftWhen
+	api
 }
 
 type calendar struct {
@@ -140,6 +147,7 @@ type draftProvider struct {
 	billedAtEnd  *bool
 	subscription *bool
 	selfHosted   *bool
+	hourly       *Hourly
 	tiers        []string
 	stated       map[string]unit
 	volume       map[string]uint64
@@ -243,6 +251,8 @@ func parseDraft(s Source) (*draft, error) {
 		},
 		"stated":    func(n *node) { d.stated = r.stated(n) },
 		"providers": func(n *node) { r.list(n, func(n *node) { d.providers = append(d.providers, r.provider(n)) }) },
+		"apis":      func(n *node) { r.list(n, func(n *node) { d.apis = append(d.apis, r.api(n)) }) },
+		"resources": func(n *node) { d.resources = r.resources(n) },
 		"overrides": func(n *node) { r.list(n, func(n *node) { d.overrides = append(d.overrides, r.override(n)) }) },
 	})
 	if !format {
@@ -310,7 +320,19 @@ func (r *reader) provider(n *node) *draftProvider {
 		"vendors":      func(n *node) { p.vendors = r.words(n) },
 		"currency":     func(n *node) { p.currency = r.text(n) },
 		"subscription": switched(&p.subscription),
-		"self_hosted":  switched(&p.selfHosted),
+		"self_hosted": func(n *node) {
+			if n.kind != mapNode {
+				switched(&p.selfHosted)(n)
+				return
+			}
+			yes := true
+			p.selfHosted, p.hourly = &yes, &Hourly{}
+			r.object(n, map[string]func(*node){
+				"fixed_per_hour":    func(n *node) { p.hourly.Fixed = r.number(n, moneyDecimals) },
+				"variable_per_hour": func(n *node) { p.hourly.Variable = r.number(n, moneyDecimals) },
+				"source":            func(n *node) { r.text(n) },
+			})
+		},
 		"billed_at": func(n *node) {
 			end := r.text(n) == "end"
 			if !end && n.text != "start" {
@@ -622,6 +644,59 @@ func (r *reader) override(n *node) *draftOverride {
 	return o
 }
 
+func (r *reader) api(n *node) *draftAPI {
+	a := &draftAPI{}
+	a.draftWhen.place, a.at = r.place(n), r.place(n)
+	priced := false
+	price := func(scale int) func(*node) {
+		return func(n *node) {
+			if priced {
+				r.fail(n, "an API has one price")
+			}
+			priced, a.each = true, r.number(n, scale)
+		}
+	}
+	instants := r.whenKeys(&a.draftWhen)
+	r.object(n, map[string]func(*node){
+		"name": func(n *node) { a.name = r.text(n) },
+		"endpoints": func(n *node) {
+			for _, s := range r.texts(n) {
+				a.endpoints = append(a.endpoints, newEndpoint(s, nil))
+			}
+		},
+		"methods": func(n *node) {
+			for _, m := range r.texts(n) {
+				a.methods = append(a.methods, strings.ToUpper(m))
+			}
+		},
+		"failures":     func(n *node) { a.failures = r.flag(n) },
+		"each":         price(moneyDecimals),
+		"per_thousand": price(moneyDecimals - 3),
+		"from":         instants["from"],
+		"until":        instants["until"],
+		"hours":        instants["hours"],
+		"days":         instants["days"],
+		"zone":         instants["zone"],
+		"calendar":     instants["calendar"],
+		"source":       func(n *node) { r.text(n) },
+	})
+	if a.name == "" || len(a.endpoints) == 0 || !priced {
+		r.fail(n, "an API needs a name, endpoints and a price")
+	}
+	return a
+}
+
+func (r *reader) resources(n *node) *Resources {
+	out := &Resources{}
+	r.object(n, map[string]func(*node){
+		"cpu_hour":        func(n *node) { out.CPUSecond = r.number(n, moneyDecimals).mulDiv(1, 3600) },
+		"memory_gib_hour": func(n *node) { out.MemoryGiBHour = r.number(n, moneyDecimals) },
+		"network_gib":     func(n *node) { out.NetworkGiB = r.number(n, moneyDecimals) },
+		"source":          func(n *node) { r.text(n) },
+	})
+	return out
+}
+
 // overlay lays d over what was read before. What d says goes first.
 func (to *draft) overlay(d *draft) {
 	if to.currencies == nil {
@@ -634,6 +709,10 @@ func (to *draft) overlay(d *draft) {
 	insert(to.calendars, d.calendars)
 	insert(to.stated, d.stated)
 	to.overrides = append(d.overrides, to.overrides...)
+	to.apis = append(d.apis, to.apis...)
+	if d.resources != nil {
+		to.resources = d.resources
+	}
 	for _, p := range d.providers {
 		i := slices.IndexFunc(to.providers, func(old *draftProvider) bool { return old.id == p.id })
 		if i < 0 {
@@ -671,6 +750,9 @@ func (to *draftProvider) overlay(p *draftProvider) {
 		if *flag[1] != nil {
 			*flag[0] = *flag[1]
 		}
+	}
+	if p.hourly != nil {
+		to.hourly = p.hourly
 	}
 	base := make(map[string]*draftModel, len(to.models))
 	for _, m := range to.models {

@@ -23,7 +23,7 @@ func TestBadBooks(t *testing.T) {
 		{"no format", "date: 2026-01-01", "b.yaml:1:1: the key format is missing"},
 		{"another format", "format: tollwire-prices/9\ndate: 2026-01-01", `b.yaml:1:9: format "tollwire-prices/9"`},
 		{"a list", "- a", "b.yaml:1:1: want a mapping, found a list"},
-		{"unknown key", "format: tollwire-prices/1\nprovider: []", `b.yaml:2:1: unknown key "provider": known here are calendars, currencies,`},
+		{"unknown key", "format: tollwire-prices/1\nprovider: []", `b.yaml:2:1: unknown key "provider": known here are apis, calendars,`},
 		{"key twice", "format: tollwire-prices/1\ndate: 2026-01-01\ndate: 2026-01-02", `b.yaml:3:1: key "date" stands twice`},
 		{"date", "format: tollwire-prices/1\ndate: soon", "b.yaml:2:7: \"soon\": want a date"},
 		{"no date", "format: tollwire-prices/1\n", "the book has no date"},

@@ -118,6 +118,8 @@ func newEndpoint(s string, p *provider) endpoint {
 	return endpoint{host: strings.Split(host, "*"), path: path, p: p}
 }
 
+func (e endpoint) String() string { return strings.Join(e.host, "*") + e.path }
+
 func (e *endpoint) match(host, path string) bool {
 	if e.path != "" && (!strings.HasPrefix(path, e.path) || len(path) > len(e.path) && path[len(e.path)] != '/' && !strings.HasSuffix(e.path, "/")) {
 		return false

@@ -29,19 +29,22 @@ func TestSchemaKnowsWhatTheReaderKnows(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, text := range map[string]string{
-		"":         "?: 1",
-		"currency": "currencies: {X: {?: 1}}",
-		"calendar": "calendars: {X: {?: 1}}",
-		"provider": "providers: [{?: 1}]",
-		"matcher":  "providers: [{models: [{match: {?: 1}}]}]",
-		"model":    "providers: [{models: [{?: 1}]}]",
-		"card":     "providers: [{models: [{prices: {?: 1}}]}]",
-		"step":     "providers: [{models: [{prices: {above: [{?: 1}]}}]}]",
-		"adjust":   "providers: [{adjust: [{?: 1}]}]",
-		"derive":   "providers: [{derive: [{?: 1}]}]",
-		"add":      "providers: [{add: [{?: 1}]}]",
-		"override": "overrides: [{?: 1}]",
-		"rates":    "providers: [{models: [{prices: {per_mtok: {?: 1}}}]}]",
+		"":          "?: 1",
+		"currency":  "currencies: {X: {?: 1}}",
+		"calendar":  "calendars: {X: {?: 1}}",
+		"provider":  "providers: [{?: 1}]",
+		"matcher":   "providers: [{models: [{match: {?: 1}}]}]",
+		"model":     "providers: [{models: [{?: 1}]}]",
+		"card":      "providers: [{models: [{prices: {?: 1}}]}]",
+		"step":      "providers: [{models: [{prices: {above: [{?: 1}]}}]}]",
+		"adjust":    "providers: [{adjust: [{?: 1}]}]",
+		"derive":    "providers: [{derive: [{?: 1}]}]",
+		"add":       "providers: [{add: [{?: 1}]}]",
+		"override":  "overrides: [{?: 1}]",
+		"api":       "apis: [{?: 1}]",
+		"hourly":    "providers: [{self_hosted: {?: 1}}]",
+		"resources": "resources: {?: 1}",
+		"rates":     "providers: [{models: [{prices: {per_mtok: {?: 1}}}]}]",
 	} {
 		of := schema.Defs[name]
 		if name == "" {
