@@ -2,6 +2,7 @@ package sim
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"encoding/json"
 	"fmt"
@@ -37,6 +38,7 @@ type call struct {
 type ask struct {
 	Model         string `json:"model"`
 	Stream        bool   `json:"stream"`
+	Format        string `json:"-"` // response_format of a form
 	StreamOptions struct {
 		IncludeUsage bool `json:"include_usage"`
 	} `json:"stream_options"`
@@ -45,6 +47,7 @@ type ask struct {
 // answer is how a vendor answers a call: one value, or events.
 type answer struct {
 	header  http.Header
+	status  int    // 0 means 200
 	unary   []byte // the body, when not a stream
 	visible bool   // of unary: holds content
 	kind    framing
@@ -72,7 +75,10 @@ type event struct {
 type vendor struct {
 	provider  string
 	operation string
-	respond   func(*call) (*answer, error)
+	// prepare sets what the path and the body's own words say of the call: the
+	// model, whether it streams. nil: the fields that ask reads say it.
+	prepare func(*call)
+	respond func(*call) (*answer, error)
 	// refusal is the body of an error with that status, and the words of its type
 	// and code.
 	refusal func(c *call, status int, message string) (body []byte, kind, code string)
@@ -107,6 +113,9 @@ func (s *Server) serve(v *vendor, w http.ResponseWriter, r *http.Request) {
 			c.refuse(v, http.StatusBadRequest, "the body is not the JSON that is expected: "+err.Error())
 			return
 		}
+	}
+	if v.prepare != nil {
+		v.prepare(c)
 	}
 	c.entry.Asked, c.entry.Stream = c.ask.Model, c.ask.Stream
 	c.wait(c.plan.Head)
@@ -314,8 +323,8 @@ func (c *call) sendWhole(a *answer) {
 		h.Set("Content-Encoding", coding)
 	}
 	h.Set("Content-Length", strconv.Itoa(len(body)))
-	e.Status, e.HeadSent = http.StatusOK, Now()
-	c.w.WriteHeader(http.StatusOK)
+	e.Status, e.HeadSent = cmp.Or(a.status, http.StatusOK), Now()
+	c.w.WriteHeader(e.Status)
 	content := 0
 	if a.visible {
 		content = 1
@@ -376,7 +385,7 @@ func (c *call) sendStream(v *vendor, a *answer) {
 				e.Outcome, e.End = "cut", Now()
 				return
 			}
-			if c.plan.Error == "inband" && contents == c.plan.ErrorAt {
+			if c.plan.Error == "inband" && contents == c.plan.ErrorAt && v.broken != nil {
 				bad, kind, code := v.broken(c)
 				e.Error, e.ErrorCode, e.Outcome = kind, code, "error"
 				out.event(bad)

@@ -5,6 +5,9 @@ import (
 	"encoding/json"
 )
 
+// object is a JSON object whose keys are written in their alphabetical order.
+type object = map[string]any
+
 // compact is v as JSON on one line, with markup left as it is.
 func compact(v any) []byte {
 	var b bytes.Buffer

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -16,11 +17,30 @@ func ends(suffix string) func(string) bool {
 	return func(path string) bool { return strings.HasSuffix(path, suffix) }
 }
 
+// has matches a path that holds a part and ends in one of ends.
+func has(part string, ends ...string) func(string) bool {
+	return func(path string) bool {
+		return strings.Contains(path, part) && slices.ContainsFunc(ends, func(end string) bool { return strings.HasSuffix(path, end) })
+	}
+}
+
 // routes are tried in order. Paths are compared by their ends, so that the same
 // API under a gateway's or another provider's prefix is answered too.
 var routes = []route{
 	{http.MethodPost, ends("/chat/completions"), openaiChat},
 	{http.MethodPost, ends("/v1/messages"), anthropicMessages},
+	{http.MethodPost, ends("/responses"), openaiResponses},
+	{http.MethodPost, ends("/completions"), openaiCompletions},
+	{http.MethodPost, ends("/embeddings"), openaiEmbeddings},
+	{http.MethodPost, ends("/audio/transcriptions"), openaiTranscriptions},
+	{http.MethodPost, has("/models/", ":generateContent", ":streamGenerateContent"), gemini},
+	{http.MethodPost, has("/model/", "/converse", "/converse-stream"), bedrockConverse},
+	{http.MethodPost, has("/model/", "/invoke", "/invoke-with-response-stream"), bedrockInvoke},
+	{http.MethodPost, ends("/v2/chat"), cohereChat},
+	{http.MethodPost, ends("/v2/rerank"), cohereRerank},
+	{http.MethodPost, ends("/api/chat"), ollama},
+	{http.MethodPost, ends("/api/generate"), ollama},
+	{http.MethodPost, ends("/mcp"), mcp},
 }
 
 // serveHTTP is the handler of every connection.
