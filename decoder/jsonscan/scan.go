@@ -637,7 +637,7 @@ func (s *Scanner) number() ([]byte, bool) {
 func (s *Scanner) token() (text []byte, ok bool) {
 	start := s.Offset()
 	i := s.pos
-	for i < len(s.buf) && !delimiter(s.buf[i]) {
+	for i < len(s.buf) && !delimits[s.buf[i]] {
 		i++
 	}
 	text = s.buf[s.pos:i]
@@ -655,7 +655,7 @@ func (s *Scanner) token() (text []byte, ok bool) {
 				break
 			}
 			c := s.buf[s.pos]
-			if delimiter(c) {
+			if delimits[c] {
 				break
 			}
 			if long = long || len(text) == maxNumber; !long {
@@ -734,7 +734,26 @@ func (s *Scanner) Skip() {
 	case Object, Array:
 		s.skipNested()
 	default:
-		s.token()
+		s.skipToken()
+	}
+}
+
+// skipToken passes over a number or a literal.
+func (s *Scanner) skipToken() {
+	for {
+		i := s.pos
+		for i < len(s.buf) && !delimits[s.buf[i]] {
+			i++
+		}
+		if s.pos = i; i < len(s.buf) {
+			return
+		}
+		if !s.fill() {
+			if s.end != io.EOF || s.deep > 0 {
+				s.cut()
+			}
+			return
+		}
 	}
 }
 
@@ -806,17 +825,17 @@ var structural = [256]bool{'"': true, '{': true, '}': true, '[': true, ']': true
 
 func blank(c byte) bool { return c == ' ' || c == '\n' || c == '\r' || c == '\t' }
 
-// delimiter reports whether c ends a number or a literal.
-func delimiter(c byte) bool {
-	switch c {
-	case ',', '}', ']', ' ', '\n', '\r', '\t', ':', '"', '{', '[':
-		return true
-	}
-	return false
+// The characters that end a number or a literal.
+var delimits = [256]bool{
+	',': true, '}': true, ']': true, ' ': true, '\n': true, '\r': true, '\t': true, ':': true, '"': true, '{': true, '[': true,
 }
 
 // blanks moves to the next byte that is none, false when there isn't any.
 func (s *Scanner) blanks() bool {
+	return s.pos < len(s.buf) && s.buf[s.pos] > ' ' && s.buf[s.pos] != 0xef || s.passBlanks()
+}
+
+func (s *Scanner) passBlanks() bool {
 	for {
 		for ; s.pos < len(s.buf); s.pos++ {
 			if !blank(s.buf[s.pos]) {
