@@ -104,7 +104,7 @@ func Defaults() Config {
 		},
 		Tenant:          Tenant{Values: 100},
 		WellKnownLabels: true,
-		Wait:            5 * time.Second,
+		Wait:            10 * time.Second,
 	}
 }
 

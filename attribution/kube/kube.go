@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
@@ -53,6 +54,8 @@ type Watcher struct {
 	pods   *store
 	owners *owners
 	errs   [numFailures]atomic.Uint64
+	// trouble is true from a failure on, until the API server answers again.
+	trouble atomic.Bool
 }
 
 var _ attribution.Pods = (*Watcher)(nil)
@@ -114,7 +117,8 @@ func newWatcher(rc *rest.Config, c Config) (*Watcher, error) {
 }
 
 // Run watches until ctx is done. Whatever the API server answers is tried again,
-// at growing intervals up to half a minute.
+// at growing intervals up to five seconds and as much again by chance, so that the
+// agents of a large cluster do not come back all at once.
 func (w *Watcher) Run(ctx context.Context) {
 	ctx = klog.NewContext(ctx, logr.FromSlogHandler(quiet{w.log.Handler()}))
 	var asking sync.WaitGroup
@@ -123,7 +127,10 @@ func (w *Watcher) Run(ctx context.Context) {
 	cache.NewReflectorWithOptions(&cache.ListWatch{
 		ListWithContextFunc:  w.list,
 		WatchFuncWithContext: w.watch,
-	}, &corev1.Pod{}, w.pods, cache.ReflectorOptions{Name: "pods of " + w.node}).RunWithContext(ctx)
+	}, &corev1.Pod{}, w.pods, cache.ReflectorOptions{
+		Name:    "pods of " + w.node,
+		Backoff: &wait.Backoff{Duration: 500 * time.Millisecond, Factor: 2, Jitter: 1, Steps: 5, Cap: 5 * time.Second},
+	}).RunWithContext(ctx)
 }
 
 // Pod returns the pod with this uid, or the one that runs this container.
@@ -151,19 +158,29 @@ func (w *Watcher) list(ctx context.Context, o metav1.ListOptions) (runtime.Objec
 		w.failed("list pods", err)
 		return nil, err
 	}
+	w.trouble.Store(false)
 	return &pods, nil
 }
 
 func (w *Watcher) watch(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 	o.Watch = true
+	failed := func(err error) {
+		// A server that refuses to stream the list is asked for a plain one next; if that
+		// fails, it says why.
+		if f := failureOf(err); o.SendInitialEvents == nil || f != OtherFailure && f != Forbidden {
+			w.failed("watch pods", err)
+		}
+	}
 	s, err := w.client.Get().Resource("pods").VersionedParams(w.options(o), w.params).Watch(ctx)
 	if err != nil {
-		w.failed("watch pods", err)
+		failed(err)
 		return nil, err
 	}
 	return watch.Filter(s, func(e watch.Event) (watch.Event, bool) {
 		if e.Type == watch.Error {
-			w.failed("watch pods", apierrors.FromObject(e.Object))
+			failed(apierrors.FromObject(e.Object))
+		} else {
+			w.trouble.Store(false)
 		}
 		return e, true
 	}), nil
@@ -203,20 +220,19 @@ func failureOf(err error) Failure {
 	return Unreachable
 }
 
-// failed counts and logs a request that was not answered. A server without
-// streaming lists says so once, which is no failure: it is then asked the old way.
+// failed counts and logs a request that was not answered: the first of a row as a
+// warning.
 func (w *Watcher) failed(what string, err error) {
-	if errors.Is(err, context.Canceled) || apierrors.IsInvalid(err) {
+	if errors.Is(err, context.Canceled) {
 		return
 	}
 	f := failureOf(err)
-	level := slog.LevelWarn
-	if f == Expired {
-		level = slog.LevelDebug // part of the protocol
+	w.errs[f].Add(1)
+	level := slog.LevelDebug
+	if f != Expired && !w.trouble.Swap(true) { // 410 is part of the protocol
+		level = slog.LevelWarn
 	}
-	if w.errs[f].Add(1) == 1 || f != Unreachable {
-		w.log.Log(context.Background(), level, what, "node", w.node, "failure", f.String(), "err", err)
-	}
+	w.log.Log(context.Background(), level, what, "node", w.node, "failure", f.String(), "err", err)
 }
 
 // Stats counts what a Watcher knows and what it was refused.
