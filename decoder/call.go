@@ -61,6 +61,11 @@ func (c *conn) begin(req *exchange.Request, number uint32) *call {
 	return x
 }
 
+// again begins the next call of a WebSocket on the same handshake.
+func (x *call) again() *call {
+	return &call{d: x.d, conn: x.conn, number: x.number, req: x.req, facts: x.facts}
+}
+
 // ask returns the surest vendor, the first in the table on a tie.
 func (x *call) ask() (v exchange.Vendor, sure exchange.Confidence) {
 	for _, candidate := range x.d.cfg.Vendors {

@@ -23,6 +23,7 @@ type conn struct {
 	dirs    [2]*stream.Order // by flow.Dir
 	http1   *http1.Conn
 	http2   *http2.Conn // nil until it is known to be that
+	session *session    // nil unless it became a WebSocket
 	request flow.Dir    // the direction that requests take
 	known   bool        // it is known
 	dead    bool        // no HTTP: nobody reads it any more
@@ -292,12 +293,3 @@ func (c *conn) Request(req *exchange.Request, number uint32) exchange.Exchange {
 
 // Failed implements exchange.Handler.
 func (c *conn) Failed(kind string) { c.d.fail(kind) }
-
-// upgraded is called on each side of a connection that has left HTTP/1.
-func (c *conn) upgraded(r *stream.Reader, ex exchange.Exchange, protocol string, req *exchange.Request, resp *exchange.Response) {
-	if x, ok := ex.(*call); ok && x.state != ignored {
-		x.state = ignored
-	}
-	c.dead = true
-	c.d.verdict(c.id, r.Exchange(), flow.VerdictNotHTTP)
-}

@@ -10,6 +10,7 @@ import (
 	"github.com/tollwire/tollwire/decoder/jsonstream"
 	"github.com/tollwire/tollwire/decoder/sse"
 	"github.com/tollwire/tollwire/decoder/stream"
+	"github.com/tollwire/tollwire/flow"
 )
 
 // read hands the content of the response to the vendor: in one piece, or event by
@@ -188,7 +189,7 @@ func (x *call) events(b exchange.Body, data io.Reader, next func(*exchange.Event
 }
 
 // event hands over one event, reads what the vendor left of it, and keeps its time.
-func (x *call) event(b exchange.Body, data io.Reader) error {
+func (x *call) event(b timed, data io.Reader) error {
 	d := &x.data
 	e := &d.event
 	d.r, d.b, d.err = data, b, nil
@@ -200,17 +201,20 @@ func (x *call) event(b exchange.Body, data io.Reader) error {
 		}
 	}
 	x.done = x.done || e.Done
-	if err == nil || !readFailed(err) {
+	if !e.FromClient && (err == nil || !readFailed(err)) {
 		x.clock.event(e.Time, e.Content)
 	}
 	return err
 }
 
+// timed tells when the bytes last read crossed.
+type timed interface{ Time() flow.Time }
+
 // eventData is an event and its data; the event's time follows the reads.
 type eventData struct {
 	event exchange.Event
 	r     io.Reader
-	b     exchange.Body
+	b     timed
 	err   error
 }
 

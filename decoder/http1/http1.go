@@ -24,9 +24,17 @@ func NewConfig(maxHead, maxPipelined int) *Config {
 	return &Config{MaxHead: maxHead, MaxPipelined: maxPipelined, heads: newHeads()}
 }
 
-// Upgraded is called on each side when the exchange ex has left HTTP/1: the peer
-// answered 101, or 2xx to CONNECT. protocol is the Upgrade field's value, lower case.
-type Upgraded func(r *stream.Reader, ex exchange.Exchange, protocol string, req *exchange.Request, resp *exchange.Response)
+// Upgraded is called on each side when the connection has left HTTP/1: the server
+// answered 101, or 2xx to CONNECT. What follows is read from r.
+type Upgraded func(r *stream.Reader, s Side, t *Tunnel)
+
+// Side is a direction of a connection by who sends.
+type Side bool
+
+const (
+	Client Side = true
+	Server Side = false
+)
 
 // Conn is the two directions of an HTTP/1 connection. Requests runs on one of them,
 // Responses on the other.
@@ -37,7 +45,7 @@ type Conn struct {
 	pending []*pending // requests whose response hasn't ended, oldest first
 	torn    bool       // request heads were lost, so pairing by order is not enough
 	closed  bool       // no request follows
-	tunnel  *tunnel
+	tunnel  *Tunnel
 }
 
 type pending struct {
@@ -49,12 +57,11 @@ type pending struct {
 	answered bool // with anything but that
 }
 
-// tunnel is what became of a connection that left HTTP.
-type tunnel struct {
-	ex       exchange.Exchange
-	protocol string
-	req      *exchange.Request
-	resp     *exchange.Response
+// Tunnel is how a connection left HTTP.
+type Tunnel struct {
+	exchange.Exchange
+	Protocol string // the response's Upgrade field, lower case
+	Response *exchange.Response
 }
 
 // New returns a connection whose exchanges h is told of.
@@ -136,7 +143,7 @@ func (c *Conn) left(r *stream.Reader, p *pending) bool {
 	if c.tunnel == nil {
 		return false
 	}
-	c.upgrade(r, c.tunnel.ex, c.tunnel.protocol, c.tunnel.req, c.tunnel.resp)
+	c.upgrade(r, Client, c.tunnel)
 	return true
 }
 
@@ -242,7 +249,7 @@ func (c *Conn) responses(r *stream.Reader) error {
 			continue
 		}
 		if c.tunnelled(p, head) {
-			c.upgrade(r, p.Exchange, c.tunnel.protocol, p.req, head)
+			c.upgrade(r, Server, c.tunnel)
 			return exchange.ErrCut
 		}
 		p.answered = true
@@ -300,8 +307,7 @@ func (c *Conn) tunnelled(p *pending, resp *exchange.Response) bool {
 	if !connect && resp.Status != http.StatusSwitchingProtocols {
 		return false
 	}
-	protocol := strings.ToLower(resp.Header.Get("Upgrade"))
-	c.tunnel = &tunnel{p.Exchange, protocol, p.req, resp}
+	c.tunnel = &Tunnel{p.Exchange, strings.ToLower(resp.Header.Get("Upgrade")), resp}
 	return true
 }
 
