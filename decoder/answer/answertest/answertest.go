@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -148,6 +149,31 @@ func (p *pieces) Read(b []byte) (int, error) {
 	copy(b, p.b[:n])
 	p.b = p.b[n:]
 	return n, nil
+}
+
+// Exchange is a made-up entry: a POST of JSON, answered with status 200. headers are
+// the answer's, names and values in turn.
+func Exchange(url, ask, contentType, body string, headers ...string) *har.Entry {
+	h := http.Header{"Content-Type": {contentType}}
+	for i := 0; i+1 < len(headers); i += 2 {
+		h.Set(headers[i], headers[i+1])
+	}
+	return &har.Entry{
+		ID:       url,
+		Request:  har.Request{Method: "POST", URL: url, Header: http.Header{"Content-Type": {"application/json"}}, Body: []byte(ask)},
+		Response: har.Response{Status: 200, Header: h, Body: []byte(body)},
+	}
+}
+
+// Classes is what u states, by name.
+func Classes(u *llm.Usage) map[string]float64 {
+	out := make(map[string]float64)
+	for c := range llm.NumClasses {
+		if u.Has(c) {
+			out[c.String()] = u.Get(c)
+		}
+	}
+	return out
 }
 
 // Whole is no cut.
