@@ -22,6 +22,23 @@ var anthropicMessages = &vendor{
 	},
 }
 
+// vertexAnthropic is the same API on Vertex, its model in the path:
+// …/publishers/anthropic/models/M:rawPredict and :streamRawPredict.
+var vertexAnthropic = &vendor{
+	provider: "gcp.vertex_ai", operation: "chat",
+	prepare: func(c *call) {
+		path := c.r.URL.Path
+		c.ask.Model, _, _ = strings.Cut(path[strings.LastIndexByte(path, '/')+1:], ":")
+		if model, _, ok := strings.Cut(c.ask.Model, "@"); ok && c.plan.Model == "" {
+			c.plan.Model = served(&c.plan, model)
+		}
+		c.ask.Stream = strings.HasSuffix(path, ":streamRawPredict")
+	},
+	respond: func(c *call) (*answer, error) { return newMessage(c, "msg_vrtx_01").answer() },
+	refusal: anthropicRefusal,
+	broken:  anthropicMessages.broken,
+}
+
 type (
 	messageUsage struct {
 		Input     int `json:"input_tokens"`

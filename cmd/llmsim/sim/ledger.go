@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -107,7 +108,8 @@ type Ledger struct {
 	conns   map[uint64]*countedConn
 	oldest  []uint64 // ids of conns, in order
 	dropped int
-	file    io.Writer // JSON Lines, or nil
+	added   chan struct{} // closed and made anew when an entry is added
+	file    io.Writer     // JSON Lines, or nil
 	err     error     // of the file, the first
 }
 
@@ -116,6 +118,27 @@ func (l *Ledger) Entries() []*Entry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return append([]*Entry(nil), l.entries...)
+}
+
+// Wait returns the finished calls once there are n of them: a client may have read
+// its answer a moment before the call is entered.
+func (l *Ledger) Wait(ctx context.Context, n int) ([]*Entry, error) {
+	for {
+		l.mu.Lock()
+		if l.added == nil {
+			l.added = make(chan struct{})
+		}
+		added, have := l.added, len(l.entries)
+		l.mu.Unlock()
+		if have >= n {
+			return l.Entries(), nil
+		}
+		select {
+		case <-added:
+		case <-ctx.Done():
+			return l.Entries(), fmt.Errorf("%d of %d calls are in the ledger: %w", have, n, ctx.Err())
+		}
+	}
 }
 
 // Dropped is how many entries were forgotten for MaxEntries.
@@ -159,6 +182,10 @@ func (l *Ledger) add(e *Entry) {
 		l.dropped++
 	}
 	l.entries = append(l.entries, e)
+	if l.added != nil {
+		close(l.added)
+		l.added = nil
+	}
 	if l.file == nil || l.err != nil {
 		return
 	}

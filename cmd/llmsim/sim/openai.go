@@ -15,6 +15,12 @@ import (
 // openaiChat is POST /v1/chat/completions and everything shaped like it.
 var openaiChat = &vendor{
 	provider: "openai", operation: "chat",
+	prepare: func(c *call) {
+		// Azure's older paths name a deployment instead of a model.
+		if _, rest, ok := strings.Cut(c.r.URL.Path, "/deployments/"); ok && c.ask.Model == "" {
+			c.ask.Model, _, _ = strings.Cut(rest, "/")
+		}
+	},
 	respond: func(c *call) (*answer, error) { return newChat(c).answer() },
 	refusal: openaiRefusal,
 	broken:  openaiBroken,
@@ -169,7 +175,7 @@ func newChat(c *call) *chat {
 	e.ID = "chatcmpl-" + c.tag
 	e.Served = served(&c.plan, c.ask.Model)
 	e.Tier = cmp.Or(c.plan.Tier, "default")
-	u := c.usageSoFar(c.plan.Tokens, c.plan.Think)
+	_, u := c.openaiUsage(c.plan.Tokens, c.plan.Think)
 	e.Generated = classes(&u)
 	created := time.Now().Unix()
 	return &chat{

@@ -44,7 +44,7 @@ func newResponse(c *call) *response {
 	e.ID = "resp_" + c.tag
 	e.Served = served(&c.plan, c.ask.Model)
 	e.Tier = cmp.Or(c.plan.Tier, "default")
-	u := c.usageSoFar(c.plan.Tokens, c.plan.Think)
+	_, u := c.openaiUsage(c.plan.Tokens, c.plan.Think)
 	e.Generated = classes(&u)
 	return &response{c: c, created: time.Now().Unix(), rnd: rand.New(rand.NewPCG(c.seed, 0x726573))}
 }

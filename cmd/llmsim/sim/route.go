@@ -33,6 +33,7 @@ var routes = []route{
 	{http.MethodPost, ends("/completions"), openaiCompletions},
 	{http.MethodPost, ends("/embeddings"), openaiEmbeddings},
 	{http.MethodPost, ends("/audio/transcriptions"), openaiTranscriptions},
+	{http.MethodPost, has("/publishers/anthropic/models/", ":rawPredict", ":streamRawPredict"), vertexAnthropic},
 	{http.MethodPost, has("/models/", ":generateContent", ":streamGenerateContent"), gemini},
 	{http.MethodPost, has("/model/", "/converse", "/converse-stream"), bedrockConverse},
 	{http.MethodPost, has("/model/", "/invoke", "/invoke-with-response-stream"), bedrockInvoke},
@@ -50,6 +51,14 @@ func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	path := r.URL.EscapedPath()
+	if isUpgrade(r) {
+		for _, rt := range socketRoutes {
+			if rt.match(path) {
+				s.serveSocket(rt.dialogue, w, r)
+				return
+			}
+		}
+	}
 	for _, rt := range routes {
 		if r.Method == rt.method && rt.match(path) {
 			s.serve(rt.vendor, w, r)

@@ -88,14 +88,21 @@ const (
 // last is the ledger's newest entry, once it is there.
 func last(t *testing.T, s *Server) *Entry {
 	t.Helper()
-	for range 200 {
-		if es := s.Ledger().Entries(); len(es) > 0 {
-			return es[len(es)-1]
-		}
-		time.Sleep(5 * time.Millisecond)
+	return entries(t, s, 1)[0]
+}
+
+// entries are the ledger's newest ones, once there are n, the newest first.
+func entries(t *testing.T, s *Server, n int) []*Entry {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	es, err := s.Ledger().Wait(ctx, n)
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("nothing was entered into the ledger")
-	return nil
+	es = slices.Clone(es)
+	slices.Reverse(es)
+	return es
 }
 
 // dataLines are the data of an SSE body's events.
@@ -337,7 +344,7 @@ func TestLedgerFileAndReset(t *testing.T) {
 	for range 3 {
 		post(t, c, "http://"+s.Addr()+"/v1/messages", "tokens=2", fmt.Sprintf(messageAsk, false))
 	}
-	last(t, s)
+	entries(t, s, 3)
 	resp, err := c.Get("http://" + s.Addr() + "/_ledger")
 	if err != nil {
 		t.Fatal(err)
