@@ -175,6 +175,9 @@ func (k *chunk) decode() error {
 			if c, err = k.next(); err != nil {
 				return k.fail(err)
 			}
+			if c != '/' {
+				return errChunk
+			}
 		}
 		k.quad[k.q] = c
 		k.q++
