@@ -110,7 +110,7 @@ type Ledger struct {
 	dropped int
 	added   chan struct{} // closed and made anew when an entry is added
 	file    io.Writer     // JSON Lines, or nil
-	err     error     // of the file, the first
+	err     error         // of the file, the first
 }
 
 // Entries returns the finished calls, oldest first. They must not be changed.
