@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -87,11 +86,7 @@ func New(c Config) (*Resolver, error) {
 		return nil, err
 	}
 	if c.HostRoot == "" {
-		// The first process of the machine sees all of it, also from within a container.
-		c.HostRoot = "/"
-		if _, err := os.Stat(filepath.Join(c.Proc, "1/root/proc")); err == nil {
-			c.HostRoot = filepath.Join(c.Proc, "1/root")
-		}
+		c.HostRoot = HostRoot(c.Proc)
 	}
 	roots := []string{c.CgroupRoot}
 	if c.CgroupRoot == "" {

@@ -36,7 +36,7 @@ var sockets = [...]string{
 
 // Config says which runtime is asked, and for what.
 type Config struct {
-	HostRoot string // the machine's root folder
+	HostRoot string // the machine's root folder: attribution.HostRoot
 	Socket   string // path of the socket; empty: where the runtimes are known to listen
 	// Keep says which annotations are kept; nil: those of resource.opentelemetry.io/.
 	Keep   func(annotation string) bool
