@@ -1,0 +1,270 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tollwire/tollwire/account"
+	"github.com/tollwire/tollwire/account/recordtest"
+	"github.com/tollwire/tollwire/export/metric"
+	"github.com/tollwire/tollwire/export/prom"
+	"github.com/tollwire/tollwire/llm"
+	"github.com/tollwire/tollwire/pricing"
+)
+
+func TestDashboardsAreWhatTheSourceMakes(t *testing.T) {
+	for _, d := range dashboards() {
+		want, err := d.render()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(filepath.Join("dashboards", d.uid+".json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("%s differs: run go generate ./deploy/grafana", d.uid)
+		}
+	}
+}
+
+// Every query of every dashboard returns data from a Prometheus that scraped the
+// agent's own exporter: with classic buckets, and with native ones, where it drops
+// the classic. TOLLWIRE_METRICS names a running agent (host:port) to scrape instead.
+func TestEveryQueryAnswers(t *testing.T) {
+	for name, native := range map[string]bool{"classic": false, "native": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := start(t, native)
+			deadline := time.Now().Add(40 * time.Second)
+			var left []string
+			for time.Now().Before(deadline) {
+				if left = p.unanswered(); len(left) == 0 {
+					break
+				}
+				time.Sleep(500 * time.Millisecond)
+			}
+			for _, q := range left {
+				t.Errorf("no data: %s", q)
+			}
+			if classic := p.query(`count({__name__=~".+_bucket"})`); native == (len(classic) > 0) {
+				t.Errorf("classic buckets kept: %v", classic)
+			}
+		})
+	}
+}
+
+// prometheus is a server that scrapes an agent once a second.
+type prometheus struct {
+	t    *testing.T
+	addr string
+	done map[string]bool
+}
+
+func start(t *testing.T, native bool) *prometheus {
+	t.Helper()
+	bin, err := exec.LookPath("prometheus")
+	if err != nil {
+		t.Skip("prometheus is not installed (Debian: prometheus)")
+	}
+	target := os.Getenv("TOLLWIRE_METRICS")
+	if target == "" {
+		target = traffic(t, native)
+	}
+	dir := t.TempDir()
+	rules, err := filepath.Abs("../prometheus")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf := fmt.Sprintf("global: {scrape_interval: 1s, evaluation_interval: 1s}\nrule_files: [%s/recording.yml, %s/alerts.yml]\n"+
+		"scrape_configs:\n  - {job_name: tollwire, static_configs: [{targets: [%q]}]}\n", rules, rules, target)
+	if err := os.WriteFile(filepath.Join(dir, "prometheus.yml"), []byte(conf), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &prometheus{t: t, addr: l.Addr().String(), done: map[string]bool{}}
+	l.Close()
+	args := []string{"--config.file=" + filepath.Join(dir, "prometheus.yml"), "--storage.tsdb.path=" + filepath.Join(dir, "data"),
+		"--web.listen-address=" + p.addr, "--log.level=warn"}
+	if native {
+		args = append(args, "--enable-feature=native-histograms")
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cmd := exec.CommandContext(ctx, bin, args...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 10 * time.Second
+	var log bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &log, &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cancel()
+		_ = cmd.Wait()
+		if t.Failed() {
+			t.Logf("prometheus said:\n%s", log.Bytes())
+		}
+	})
+	for range 100 {
+		if resp, err := http.Get("http://" + p.addr + "/-/ready"); err == nil {
+			resp.Body.Close()
+			if resp.StatusCode == 200 {
+				return p
+			}
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Fatalf("prometheus did not start\n%s", log.Bytes())
+	return nil
+}
+
+// unanswered returns the queries that have returned nothing so far.
+func (p *prometheus) unanswered() (left []string) {
+	fill := strings.NewReplacer("$__rate_interval", "10s", "$graph", ".*", "$provider", ".*", "$model", ".*")
+	for _, d := range dashboards() {
+		for _, r := range d.rows {
+			for _, panel := range r.panels {
+				for _, q := range panel.queries {
+					if !p.done[q.expr] {
+						if p.done[q.expr] = len(p.query(fill.Replace(q.expr))) > 0; !p.done[q.expr] {
+							left = append(left, d.uid+": "+panel.title+": "+q.expr)
+						}
+					}
+				}
+			}
+		}
+	}
+	return left
+}
+
+// query returns the values of an instant query; NaN is none.
+func (p *prometheus) query(expr string) (values []string) {
+	resp, err := http.Get("http://" + p.addr + "/api/v1/query?query=" + url.QueryEscape(expr))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var r struct {
+		Status, Error string
+		Data          struct {
+			Result []struct{ Value [2]any }
+		}
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&r); err != nil || r.Status != "success" {
+		p.t.Fatalf("%s: %v %s", expr, err, r.Error)
+	}
+	for _, s := range r.Data.Result {
+		if v := fmt.Sprint(s.Value[1]); v != "NaN" {
+			values = append(values, v)
+		}
+	}
+	return values
+}
+
+// traffic serves the exporter of an agent that sees calls of every kind, for as long
+// as the test runs.
+func traffic(t *testing.T, native bool) string {
+	t.Helper()
+	set, err := metric.New(metric.Config{Native: native, MaxSeries: 12, Self: []func(func(metric.Sample)){self()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	exp, err := prom.New(prom.Config{Native: native, Target: map[string]string{"service.name": "tollwire", "service.version": "v1", "host.name": "n"}},
+		set, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewServer(exp.Handler())
+	stop := make(chan struct{})
+	stopped := make(chan struct{})
+	t.Cleanup(func() { close(stop); <-stopped; srv.Close() })
+	go func() {
+		defer close(stopped)
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+				for _, r := range calls(i) {
+					set.Export(r)
+				}
+			}
+		}
+	}()
+	return strings.TrimPrefix(srv.URL, "http://")
+}
+
+func calls(i int) []*account.Record {
+	usd := func(s, saved string) func(*account.Record) {
+		return func(r *account.Record) {
+			r.Price = pricing.Price{USD: money(s), Source: "list", Version: "v", Savings: money(saved), HasSavings: true}
+		}
+	}
+	return []*account.Record{
+		recordtest.New(usd("0.06", "0.01")),
+		recordtest.New(usd("0.6", "-0.01"), func(r *account.Record) {
+			r.Relay, r.Call.Quality, r.Call.Disagreement = account.RelayPayer, []string{"length"}, "x"
+		}),
+		recordtest.New(recordtest.Server(9), func(r *account.Record) {
+			r.Counted, r.Relay, r.Owner.Graph = false, account.RelayHop, "served"
+		}),
+		recordtest.New(func(r *account.Record) {
+			r.Price.Unpriced, r.Call.Status, r.Call.ErrorType, r.Call.Usage = "unknown_model", 429, "rate_limit", llm.Usage{}
+		}),
+		recordtest.New(func(r *account.Record) { r.Call.RequestModel, r.Price.Unpriced = fmt.Sprint("m", i), "unknown_model" }),
+	}
+}
+
+func money(s string) pricing.Money {
+	m, err := pricing.ParseMoney(s)
+	if err != nil {
+		panic(err)
+	}
+	return m
+}
+
+// self stands for the agent's measures of itself, by the names it gives them.
+func self() func(func(metric.Sample)) {
+	return func(emit func(metric.Sample)) {
+		up := float64(time.Now().UnixMilli())
+		add := func(name, unit string, kind metric.Kind, v float64, attrs ...string) {
+			s := metric.Sample{Name: name, Unit: unit, Kind: kind, Help: "Help.", Value: v}
+			for i := 0; i < len(attrs); i += 2 {
+				s.Attrs = append(s.Attrs, metric.Attr{Key: attrs[i], Value: attrs[i+1]})
+			}
+			emit(s)
+		}
+		add("tollwire.capture.seen", "By", metric.Counter, up, "source", "openssl")
+		add("tollwire.capture", "By", metric.Counter, up, "fate", "decoded")
+		add("tollwire.capture", "By", metric.Counter, up/100, "fate", "dropped", "reason", "ring_full")
+		add("tollwire.tap.attached", "", metric.Gauge, 3, "source", "openssl")
+		add("tollwire.process.unobservable", "", metric.Gauge, 1, "reason", "java")
+		add("tollwire.queue.depth", "", metric.Gauge, 0, "queue", "calls")
+		add("tollwire.queue.dropped", "", metric.Counter, 0, "queue", "calls")
+		add("tollwire.stream.open", "", metric.Gauge, 2)
+		add("tollwire.export.failures", "", metric.Counter, 0, "exporter", "jsonl")
+		add("tollwire.export.dropped", "", metric.Counter, 0, "exporter", "jsonl")
+		add("tollwire.budget.spent.usd", "{USD}", metric.Gauge, 3, "budget", "team")
+		add("tollwire.budget.limit.usd", "{USD}", metric.Gauge, 10, "budget", "team")
+		add("tollwire.build.info", "", metric.Gauge, 1, "version", "v1", "price_book", "2026-08-01")
+	}
+}
