@@ -7,11 +7,16 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"reflect"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/andybalholm/brotli"
 	"github.com/klauspost/compress/zstd"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"github.com/tollwire/tollwire/decoder"
 	"github.com/tollwire/tollwire/decoder/content"
@@ -44,6 +49,11 @@ func TestReframed(t *testing.T) {
 		if err != nil || want == nil {
 			return err
 		}
+		if got := reframed2(t, rnd, v, c); got == nil {
+			t.Errorf("%s over HTTP/2: no call", c.Want.ID)
+		} else if a, b := essence(got), essence(want); !reflect.DeepEqual(a, b) {
+			t.Errorf("%s over HTTP/2:\n%+v\nwant\n%+v", c.Want.ID, a, b)
+		}
 		for coding, compress := range codings {
 			got := reframed(t, rnd, v, c, coding, compress)
 			if got == nil {
@@ -59,7 +69,7 @@ func TestReframed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%d entries in %d codings", entries, len(codings))
+	t.Logf("%d entries in %d codings and over HTTP/2", entries, len(codings))
 }
 
 // essence is a call without what the framing decides: sizes and clocks.
@@ -115,6 +125,58 @@ func reframed(t *testing.T, rnd *rand.Rand, v []exchange.Vendor, c Case, coding 
 	conn := flow.Conn{Proc: flow.Proc{PID: 1, Start: 1}, Key: 1, Gen: 1}
 	push(d, rnd, conn, flow.Write, request.Bytes())
 	push(d, rnd, conn, flow.Read, response.Bytes())
+	d.Push(&flow.Data{Kind: flow.KindClose, Conn: conn, Source: flow.SourceReplay})
+	return call
+}
+
+// reframed2 sends the exchange as one stream of an HTTP/2 connection, its DATA in
+// frames of random sizes, some of them padded.
+func reframed2(t *testing.T, rnd *rand.Rand, v []exchange.Vendor, c Case) (call *llm.Call) {
+	t.Helper()
+	u, err := url.Parse(c.Entry.Request.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var client, server bytes.Buffer
+	client.WriteString(http2.ClientPreface)
+	write := func(to *bytes.Buffer, h http.Header, body []byte, pseudo ...string) {
+		f := http2.NewFramer(to, nil)
+		var block bytes.Buffer
+		enc := hpack.NewEncoder(&block)
+		for i := 0; i < len(pseudo); i += 2 {
+			enc.WriteField(hpack.HeaderField{Name: pseudo[i], Value: pseudo[i+1]})
+		}
+		for name, values := range h {
+			switch name {
+			case "Content-Length", "Transfer-Encoding", "Content-Encoding", "Trailer", "Connection", "Keep-Alive", "Host":
+				continue
+			}
+			for _, value := range values {
+				enc.WriteField(hpack.HeaderField{Name: strings.ToLower(name), Value: value})
+			}
+		}
+		err := f.WriteSettings()
+		if err == nil {
+			err = f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: len(body) == 0})
+		}
+		for len(body) > 0 && err == nil {
+			n := min(len(body), 1+rnd.IntN(4000))
+			err = f.WriteDataPadded(1, n == len(body), body[:n], make([]byte, rnd.IntN(2)*rnd.IntN(20)))
+			body = body[n:]
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	q, a := &c.Entry.Request, &c.Entry.Response
+	write(&client, q.Header, q.Body, ":method", q.Method, ":scheme", "https", ":authority", u.Host, ":path", u.RequestURI())
+	write(&server, a.Header, a.Body, ":status", strconv.Itoa(a.Status))
+
+	d := decoder.New(decoder.Config{Vendors: v, Call: func(c *llm.Call) { call = c }})
+	defer d.Close()
+	conn := flow.Conn{Proc: flow.Proc{PID: 1, Start: 1}, Key: 1, Gen: 1}
+	push(d, rnd, conn, flow.Write, client.Bytes())
+	push(d, rnd, conn, flow.Read, server.Bytes())
 	d.Push(&flow.Data{Kind: flow.KindClose, Conn: conn, Source: flow.SourceReplay})
 	return call
 }
