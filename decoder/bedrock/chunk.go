@@ -1,6 +1,7 @@
 package bedrock
 
 import (
+	"bytes"
 	"encoding/base64"
 	"errors"
 	"io"
@@ -162,22 +163,34 @@ func (k *chunk) Read(p []byte) (int, error) {
 
 // decode gathers what has crossed of the base64, and decodes what is whole of it.
 func (k *chunk) decode() error {
-	for k.q < len(k.quad) && (k.i < k.n || k.q < 4) {
+	for k.inside && k.q < len(k.quad) && (k.i < k.n || k.q < 4) {
+		if k.i == k.n {
+			if _, err := k.next(); err != nil {
+				return k.fail(err)
+			}
+			k.i--
+		}
+		w := k.in[k.i:k.n]
+		w = w[:min(len(w), len(k.quad)-k.q)]
+		end := bytes.IndexAny(w, `"\`)
+		if end < 0 {
+			end = len(w)
+		}
+		k.q += copy(k.quad[k.q:], w[:end])
+		if k.i += end; end == len(w) {
+			continue
+		}
+		if c, _ := k.next(); c == '"' {
+			k.inside = false
+			break
+		}
+		// Some encoders escape the slash.
 		c, err := k.next()
 		if err != nil {
 			return k.fail(err)
 		}
-		if c == '"' {
-			k.inside = false
-			break
-		}
-		if c == '\\' { // some encoders escape the slash
-			if c, err = k.next(); err != nil {
-				return k.fail(err)
-			}
-			if c != '/' {
-				return errChunk
-			}
+		if c != '/' {
+			return errChunk
 		}
 		k.quad[k.q] = c
 		k.q++

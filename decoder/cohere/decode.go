@@ -278,7 +278,7 @@ func (d *decoder) End(err error) {
 	c := d.c
 	c.FinishReasons = d.reasons.List()
 	u := d.billed
-	if !u.input.OK && !u.output.OK {
+	if !u.input.OK && !u.output.OK && !u.image.OK {
 		u.input, u.output, u.image = d.tokens.input, d.tokens.output, d.tokens.image
 	}
 	u.input.Into(&c.Usage, llm.Input)

@@ -15,6 +15,7 @@ import (
 	"github.com/tollwire/tollwire/decoder/answer"
 	"github.com/tollwire/tollwire/decoder/content"
 	"github.com/tollwire/tollwire/decoder/exchange"
+	"github.com/tollwire/tollwire/decoder/hosts"
 	"github.com/tollwire/tollwire/decoder/jsonscan"
 	"github.com/tollwire/tollwire/decoder/stated"
 	"github.com/tollwire/tollwire/llm"
@@ -99,15 +100,13 @@ func (*Vendor) Recognize(req *exchange.Request, facts *exchange.Facts) exchange.
 // Open implements exchange.Vendor.
 func (v *Vendor) Open(req *exchange.Request, facts *exchange.Facts, c *llm.Call) exchange.Decoder {
 	t, _ := parse(req.Path)
-	host, _, _ := strings.Cut(req.Host, ":")
-	switch {
-	case strings.HasSuffix(host, ".huggingface.cloud"), strings.HasSuffix(host, ".huggingface.co"):
-		c.Provider = "huggingface"
-	case t.sage && strings.HasSuffix(host, ".amazonaws.com"):
+	if host, _, _ := strings.Cut(req.Host, ":"); t.sage && strings.HasSuffix(host, ".amazonaws.com") {
 		c.Provider = "aws.sagemaker"
 		if part := strings.Split(host, "."); len(part) > 3 {
 			c.Region = part[2] // runtime.sagemaker.REGION.amazonaws.com
 		}
+	} else if h := hosts.Lookup(req.Host, req.Path); h != nil {
+		c.Provider = h.Provider
 	}
 	c.Operation = "text_completion"
 	if t.embed {
