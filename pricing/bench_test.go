@@ -2,7 +2,6 @@ package pricing
 
 import (
 	"fmt"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -42,16 +41,9 @@ func BenchmarkPrice(b *testing.B) {
 	}
 	queries := benchQueries()
 	b.ReportAllocs()
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
 	b.ResetTimer()
 	for i := range b.N {
 		book.Price(queries[i%len(queries)])
-	}
-	b.StopTimer()
-	runtime.ReadMemStats(&after)
-	if b.N > 1000 {
-		fmt.Printf("pricing: %.1f us, %d allocs a call\n", b.Elapsed().Seconds()*1e6/float64(b.N), (after.Mallocs-before.Mallocs)/uint64(b.N))
 	}
 }
 
@@ -92,7 +84,7 @@ func TestFiveThousandModelsLoadInASecond(t *testing.T) {
 		t.Fatal(b.Models(), err)
 	}
 	t.Logf("%d bytes in %v", len(data), took)
-	if took > time.Second {
+	if took > slowdown*time.Second {
 		t.Errorf("took %v", took)
 	}
 	usage := new(llm.Usage)

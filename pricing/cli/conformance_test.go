@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/big"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -140,7 +141,8 @@ func disjoint(n map[string]int64) map[string]int64 {
 	return out
 }
 
-// ask sends questions through the same function as `tollwire price`.
+// ask sends questions through the function that `tollwire price` is, or through the
+// program itself where TOLLWIRE names one.
 func ask(t testing.TB, b *pricing.Book, questions []map[string]any) map[string]answer {
 	t.Helper()
 	var in, out bytes.Buffer
@@ -150,7 +152,13 @@ func ask(t testing.TB, b *pricing.Book, questions []map[string]any) map[string]a
 			t.Fatal(err)
 		}
 	}
-	if err := Price(b, &in, &out); err != nil {
+	if program := os.Getenv("TOLLWIRE"); program != "" {
+		cmd := exec.Command(program, "price")
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = &in, &out, os.Stderr
+		if err := cmd.Run(); err != nil {
+			t.Fatal(err)
+		}
+	} else if err := Price(b, &in, &out); err != nil {
 		t.Fatal(err)
 	}
 	answers := map[string]answer{}
