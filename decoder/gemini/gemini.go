@@ -1,5 +1,5 @@
 // Package gemini decodes Google's generative APIs as JSON over HTTP: generateContent
-// and its stream, embeddings, Vertex AI's predict, Interactions; at the Gemini API,
+// and its stream, embeddings, Vertex AI's predict, Interactions, Live; at the Gemini API,
 // Vertex AI, Cloud Code Assist, and at gateways that speak the same.
 //
 // Usage by https://ai.google.dev/api/generate-content#UsageMetadata: the prompt
@@ -92,6 +92,12 @@ func after(s, sep string) string {
 
 // Recognize implements exchange.Vendor.
 func (*Vendor) Recognize(req *exchange.Request, facts *exchange.Facts) exchange.Confidence {
+	if isLive(req) {
+		if provider(req.Host) != "" {
+			return exchange.Sure
+		}
+		return exchange.Path
+	}
 	if req.Method != "POST" {
 		return exchange.No
 	}
@@ -151,6 +157,12 @@ func (v *Vendor) Open(req *exchange.Request, facts *exchange.Facts, c *llm.Call)
 	c.RequestModel = bounded(t.model)
 	c.Region = bounded(t.location)
 	c.Stream = t.verb == "streamGenerateContent" || strings.Contains(req.Query, "alt=sse") || facts.Stream
+	if isLive(req) {
+		d := &live{decoder: decoder{v: v, c: c, facts: facts}}
+		d.open()
+		d.meter.Open(v.cfg, facts, c)
+		return d
+	}
 	switch t.verb {
 	case "interactions":
 		d := &interaction{v: v, c: c, facts: facts}

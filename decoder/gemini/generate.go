@@ -157,17 +157,23 @@ func (d *decoder) part(i int) {
 		case "inlineData", "fileData", "executableCode", "toolCall":
 			d.meter.Seen(exchange.Visible)
 		case "functionCall":
-			d.meter.Seen(exchange.Visible)
-			for key := range s.Object {
-				if string(key) == "name" {
-					name := ""
-					s.Into(&name)
-					d.meter.Tool(name)
-				}
-			}
+			d.function()
 		}
 	}
 	d.flush(i, thought)
+}
+
+// function reads {"name":…,"args":{…}}.
+func (d *decoder) function() {
+	s := d.s
+	d.meter.Seen(exchange.Visible)
+	for key := range s.Object {
+		if string(key) == "name" {
+			name := ""
+			s.Into(&name)
+			d.meter.Tool(name)
+		}
+	}
 }
 
 func (d *decoder) flush(i int, thought bool) {
@@ -295,6 +301,17 @@ func (d *decoder) End(err error) {
 	if c.FinishReasons == nil && d.blocked != "" {
 		c.FinishReasons = []string{d.blocked}
 	}
+	source := llm.SourceBody
+	if d.stream {
+		source = llm.SourceStream
+	}
+	// A stream without a finish reason was given up by the server.
+	d.settle(source, err == nil && (!d.stream || c.FinishReasons != nil))
+}
+
+// settle states usage and quality; whole: the answer was seen to its end.
+func (d *decoder) settle(source llm.UsageSource, whole bool) {
+	c := d.c
 	u := d.merged
 	if !u.adds() && d.latest.adds() {
 		u = d.latest // a part of an earlier chunk was taken back
@@ -312,13 +329,6 @@ func (d *decoder) End(err error) {
 	case c.ServiceTier == "":
 		c.ServiceTier = d.traffic
 	}
-	source := llm.SourceBody
-	if d.stream {
-		source = llm.SourceStream
-	}
-	// A stream without a finish reason was given up by the server.
-	ended := !d.stream || c.FinishReasons != nil
-	whole := err == nil && ended
 	answer.Settle(c, source, whole)
 	d.quality(whole)
 }

@@ -213,3 +213,43 @@ func (letters) Read(p []byte) (int, error) {
 	}
 	return len(p), nil
 }
+
+func TestLive(t *testing.T) {
+	v, facts := New(content.Config{NoEstimate: true}), &exchange.Facts{}
+	req := &exchange.Request{Method: "GET", Host: "generativelanguage.googleapis.com", Path: "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent"}
+	if got := v.Recognize(req, facts); got != exchange.Sure {
+		t.Fatal(got)
+	}
+	turn := func(messages ...string) (*llm.Call, answertest.Contents) {
+		c := &llm.Call{Status: 101}
+		d := v.Open(req, facts, c)
+		d.Response(&exchange.Response{Status: 101})
+		var n answertest.Contents
+		for _, m := range messages {
+			data, ours := strings.CutPrefix(m, ">")
+			e := &exchange.Event{Data: strings.NewReader(data), FromClient: ours}
+			if err := d.Event(e); err != nil {
+				t.Fatal(m, err)
+			}
+			if e.Content == exchange.Visible {
+				n.Visible++
+			}
+			n.Done = n.Done || e.Done
+		}
+		d.End(nil)
+		return c, n
+	}
+	c, n := turn(`>{"setup":{"model":"models/gemini-live-2.5"}}`, `{"setupComplete":{}}`, `>{"realtimeInput":{"audio":{"data":"AAAA"}}}`,
+		`{"serverContent":{"modelTurn":{"parts":[{"inlineData":{"mimeType":"audio/pcm","data":"AAAA"}}]}}}`,
+		`{"toolCall":{"functionCalls":[{"name":"light","args":{},"id":"1"}]}}`,
+		`{"serverContent":{"turnComplete":true},"usageMetadata":{"promptTokenCount":30,"responseTokenCount":20,"totalTokenCount":50,"promptTokensDetails":[{"modality":"AUDIO","tokenCount":25},{"modality":"TEXT","tokenCount":5}],"responseTokensDetails":[{"modality":"AUDIO","tokenCount":20}]}}`)
+	want := map[string]float64{"input": 5, "input_audio": 25, "output": 0, "output_audio": 20}
+	if got := answertest.Classes(&c.Usage); !maps.Equal(got, want) || c.Completeness != llm.Exact || n.Visible != 2 || !n.Done || c.RequestModel != "gemini-live-2.5" || !slices.Equal(c.ToolCalls, []string{"light"}) {
+		t.Errorf("%v %+v %+v", got, c, n)
+	}
+	// A later turn knows the session's model, and one that is broken off is no exact one.
+	c, _ = turn(`>{"clientContent":{}}`, `{"serverContent":{"modelTurn":{"parts":[{"text":"a"}]}},"usageMetadata":{"promptTokenCount":30,"totalTokenCount":30}}`)
+	if c.RequestModel != "gemini-live-2.5" || c.Completeness != llm.Estimated {
+		t.Errorf("%+v", c)
+	}
+}
