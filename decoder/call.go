@@ -131,6 +131,12 @@ func (x *call) RequestEnd(o exchange.Outcome) {
 	x.decide()
 }
 
+// RequestSoFar implements exchange.Exchange.
+func (x *call) RequestSoFar(o exchange.Outcome) {
+	o.Err = exchange.ErrCut
+	x.reqOut = o
+}
+
 // Response implements exchange.Exchange.
 func (x *call) Response(r *exchange.Response) {
 	x.decide()
@@ -173,7 +179,7 @@ func (x *call) End(o exchange.Outcome) {
 	if err == nil || o.Err != nil && !errors.Is(err, exchange.ErrLost) {
 		err = o.Err
 	}
-	if x.done { // nothing of the call can be missing any more
+	if x.done && !errors.Is(x.fault, exchange.ErrLost) { // whatever is missing is none of the call's
 		err = nil
 	}
 	x.d.failedBody("response_body", err)
@@ -211,6 +217,7 @@ func (x *call) settle(o exchange.Outcome, err error) {
 			worsen(c, llm.PartialLost)
 		}
 	}
+	over := x.overLimit(o)
 	switch {
 	case errors.Is(err, exchange.ErrLost):
 		if o.Lost == 0 {
@@ -218,15 +225,23 @@ func (x *call) settle(o exchange.Outcome, err error) {
 		}
 	case errors.Is(err, errPanic):
 		worsen(c, llm.PartialLost)
-	case errors.Is(err, exchange.ErrCut):
+	case over || x.overLimit(x.reqOut):
+		worsen(c, llm.PartialOverLimit)
+	case errors.Is(err, exchange.ErrCut), errors.Is(x.reqOut.Err, exchange.ErrCut):
 		worsen(c, llm.PartialCut)
 	}
 	if err != nil && c.Completeness == llm.Exact {
 		c.Completeness, c.UsageSource = llm.Estimated, llm.SourceStreamPartial
 	}
-	if c.ErrorType == "" {
+	if c.ErrorType == "" && !over {
 		c.ErrorType = errorType(c.Status, err)
 	}
+}
+
+// overLimit reports whether a message that was cut was cut by the capture's own limit:
+// the kernel tells of what it left out only with the bytes that follow.
+func (x *call) overLimit(o exchange.Outcome) bool {
+	return errors.Is(o.Err, exchange.ErrCut) && o.Wire >= x.d.cfg.BodyLimit
 }
 
 func errorType(status int, err error) string {

@@ -30,6 +30,7 @@ type Config struct {
 	AllowHeaders []string // request headers that are kept
 	KeySecret    []byte   // keys the hash of credentials; empty: none is kept
 
+	BodyLimit      uint64        // bytes of a message that the kernel lets cross, 4 MiB
 	MaxHead        int           // bytes of a head, 64 KiB
 	MaxConnections int           // 16384; the one that was quiet longest goes first
 	MaxHeld        int           // bytes held in a direction, 1 MiB
@@ -46,6 +47,9 @@ func (c Config) withDefaults() Config {
 		if *v <= 0 {
 			*v = d
 		}
+	}
+	if c.BodyLimit == 0 {
+		c.BodyLimit = 4 << 20
 	}
 	or(&c.MaxHead, 64<<10)
 	or(&c.MaxConnections, 16384)

@@ -136,6 +136,51 @@ func TestOverLimit(t *testing.T) {
 	}
 }
 
+// TestOverLimitAtOnce: the record of a prompt over the limit says so although the
+// kernel tells of the rest only with the next one.
+func TestOverLimitAtOnce(t *testing.T) {
+	noLeak(t)
+	r := newRig(t, func(c *Config) { c.BodyLimit = 1000 })
+	ask := post("/echo", `{"model":"`+strings.Repeat("m", 2000)+`"}`)
+	r.push(flow.Write, ask[:1000])
+	r.push(flow.Read, reply(`{"usage":5}`))
+	if len(r.calls) != 0 {
+		t.Fatal("the rest of the request was not waited for")
+	}
+	r.Tick(r.now + flow.Time(time.Second))
+	c := r.one()
+	if c.Partial != llm.PartialOverLimit || c.Completeness != llm.Exact || c.ErrorType != "" {
+		t.Errorf("%q %v %q", c.Partial, c.Completeness, c.ErrorType)
+	}
+
+	r = newRig(t, func(c *Config) { c.BodyLimit = 1000 })
+	r.push(flow.Write, post("/echo", askUnary))
+	r.push(flow.Read, reply(`{"usage":5,"text":"` + strings.Repeat("x", 2000) + `"}`)[:1000])
+	r.end(flow.KindClose, flow.Write)
+	if c := r.one(); c.Partial != llm.PartialOverLimit || c.Completeness == llm.Exact || c.ErrorType != "" {
+		t.Errorf("%q %v %q", c.Partial, c.Completeness, c.ErrorType)
+	}
+}
+
+// TestStreamGoesOnAfterHole: the final usage behind a hole is read, and no more than an
+// estimate, because nobody knows what else was in the hole.
+func TestStreamGoesOnAfterHole(t *testing.T) {
+	noLeak(t)
+	r := newRig(t)
+	r.push(flow.Write, post("/echo", askStream))
+	r.push(flow.Read, streamHead+event(`{"text":"a"}`))
+	long := event(`{"text":"` + strings.Repeat("b", 100) + `"}`)
+	r.push(flow.Read, long[:40])
+	r.lose(flow.Read, 30, flow.GapRingFull, long[70:])
+	r.push(flow.Read, event(`{"text":"c"}`))
+	r.push(flow.Read, event(`{"usage":7}`)+event("[DONE]")+lastChunk)
+	c := r.one()
+	if c.Usage.Get(llm.Output) != 7 || c.Completeness != llm.Estimated || c.UsageSource != llm.SourceStreamPartial ||
+		c.Partial != llm.PartialLost || c.LostBytes != 30 || c.ResponseModel != "ac" || c.Times.Chunks != 2 {
+		t.Errorf("%s, %d chunks", essence(r.calls), c.Times.Chunks)
+	}
+}
+
 func TestResponseBeforeItsRequest(t *testing.T) {
 	noLeak(t)
 	r := newRig(t)

@@ -51,11 +51,17 @@ func (x *call) read(b exchange.Body) error {
 
 func (x *call) readSSE(b exchange.Body) error {
 	r := sse.NewReader(b)
-	return x.events(b, r, func(e *exchange.Event) error {
-		name, err := r.Next()
-		e.Name = x.d.intern(name)
-		return err
-	})
+	for {
+		err := x.events(b, r, func(e *exchange.Event) error {
+			name, err := r.Next()
+			e.Name = x.d.intern(name)
+			return err
+		})
+		if !errors.Is(err, exchange.ErrLost) || !r.Resume() {
+			return err
+		}
+		x.fault = exchange.ErrLost // the usage may be after the hole
+	}
 }
 
 func (x *call) readJSON(b exchange.Body) error {

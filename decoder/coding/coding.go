@@ -168,5 +168,8 @@ func (d *decoded) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Resume implements exchange.Body: what follows refers to what is lost.
+func (d *decoded) Resume() bool { return false }
+
 // Time implements exchange.Body.
 func (d *decoded) Time() flow.Time { return d.source.Time() }

@@ -38,6 +38,8 @@ func header(name string) string { h, _, _ := strings.Cut(name, ","); return h }
 // pipeBody makes a stream.Reader a body.
 type pipeBody struct{ *stream.Reader }
 
+func (pipeBody) Resume() bool { return false }
+
 // TestFlushedIsReadable pushes a flushed stream chunk by chunk: each chunk's content
 // must be read before the next crosses, with its own time.
 func TestFlushedIsReadable(t *testing.T) {
@@ -94,6 +96,7 @@ func (s *sliceBody) Window() ([]byte, error) {
 	}
 	return s.b, nil
 }
+func (s *sliceBody) Resume() bool    { return false }
 func (s *sliceBody) Discard(n int)   { s.b = s.b[n:] }
 func (s *sliceBody) Time() flow.Time { return 0 }
 func (s *sliceBody) Read(p []byte) (int, error) {

@@ -28,6 +28,7 @@ func (b *body) Window() ([]byte, error) {
 	}
 	return b.b[:min(len(b.b), b.size)], nil
 }
+func (b *body) Resume() bool    { return false }
 func (b *body) Discard(n int)   { b.b = b.b[n:] }
 func (b *body) Time() flow.Time { return 0 }
 func (b *body) Read(p []byte) (int, error) {

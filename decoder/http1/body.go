@@ -30,6 +30,7 @@ type Body struct {
 	err     error // how the framing ended
 	content error // how the content ended
 	out     exchange.Outcome
+	start   uint64 // what the reader had taken before the head
 	first   flow.Time
 }
 
@@ -42,8 +43,9 @@ const (
 	trailers
 )
 
-func newBody(r *stream.Reader, f framing, n uint64) *Body {
-	return &Body{r: r, framing: f, left: n, out: exchange.Outcome{Time: r.Time()}}
+// newBody returns the body after a head that began when the reader had taken start bytes.
+func newBody(r *stream.Reader, start uint64, f framing, n uint64) *Body {
+	return &Body{r: r, start: start, framing: f, left: n, out: exchange.Outcome{Time: r.Time()}}
 }
 
 // next lends content. At a hole inside of it, it fills it and returns ErrLost once;
@@ -244,6 +246,22 @@ func (b *Body) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Resume implements exchange.Body.
+func (b *Body) Resume() bool {
+	if b.content != exchange.ErrLost || b.err != nil {
+		return false
+	}
+	b.content = nil
+	return true
+}
+
+// SoFar is how the message would have ended now.
+func (b *Body) SoFar() exchange.Outcome {
+	out := b.out
+	out.Wire = b.r.Taken() - b.start
+	return out
+}
+
 // Time implements exchange.Body.
 func (b *Body) Time() flow.Time { return b.r.Time() }
 
@@ -255,7 +273,7 @@ func (b *Body) Finish() (out exchange.Outcome, resync bool) {
 			b.take(len(w))
 		}
 	}
-	out = b.out
+	out = b.SoFar()
 	switch {
 	case b.err == errSkipped:
 		return out, true
@@ -270,4 +288,4 @@ func (b *Body) Finish() (out exchange.Outcome, resync bool) {
 }
 
 // ToEnd returns the content of a reader that holds one message's and nothing else.
-func ToEnd(r *stream.Reader) *Body { return newBody(r, toClose, 0) }
+func ToEnd(r *stream.Reader) *Body { return newBody(r, 0, toClose, 0) }

@@ -52,9 +52,18 @@ type pending struct {
 	exchange.Exchange
 	req      *exchange.Request
 	number   uint32
+	body     *Body
 	ended    bool // the request has
 	upgrade  bool // it asks to leave HTTP
 	answered bool // with anything but that
+}
+
+// end ends the exchange.
+func (p *pending) end(o exchange.Outcome) {
+	if !p.ended && p.body != nil {
+		p.RequestSoFar(p.body.SoFar())
+	}
+	p.End(o)
 }
 
 // Tunnel is how a connection left HTTP.
@@ -82,12 +91,12 @@ func (c *Conn) Requests(r *stream.Reader) {
 			}
 			continue
 		}
-		start, number := r.Time(), r.Exchange()
+		start, number, taken := r.Time(), r.Exchange(), r.Taken()
 		if len(c.pending) >= c.cfg.MaxPipelined {
 			r.Await(func() bool { return len(c.pending) < c.cfg.MaxPipelined })
 			for len(c.pending) >= c.cfg.MaxPipelined {
 				c.handler.Failed("pipelined")
-				c.pop().End(exchange.Outcome{Time: r.Time(), Err: exchange.ErrLost})
+				c.pop().end(exchange.Outcome{Time: r.Time(), Err: exchange.ErrLost})
 			}
 		}
 		var req *http.Request
@@ -117,7 +126,8 @@ func (c *Conn) Requests(r *stream.Reader) {
 		c.pending = append(c.pending, p)
 
 		f, n := requestFraming(req)
-		b := newBody(r, f, n)
+		b := newBody(r, taken, f, n)
+		p.body = b
 		if f != none {
 			p.RequestBody(b)
 		}
@@ -200,7 +210,7 @@ func (c *Conn) End(at flow.Time, err error) {
 		err = exchange.ErrCut
 	}
 	for len(c.pending) > 0 {
-		c.pop().End(exchange.Outcome{Time: at, Err: err})
+		c.pop().end(exchange.Outcome{Time: at, Err: err})
 	}
 }
 
@@ -213,7 +223,7 @@ func (c *Conn) responses(r *stream.Reader) error {
 			c.align(r)
 			continue
 		}
-		start := r.Time()
+		start, taken := r.Time(), r.Taken()
 		var resp *http.Response
 		err := readHead(r, c.cfg.MaxHead, func(head []byte) (err error) {
 			resp, err = c.cfg.heads.response(head)
@@ -243,7 +253,7 @@ func (c *Conn) responses(r *stream.Reader) error {
 		if p == nil {
 			c.handler.Failed("orphan_response")
 			f, n := responseFraming(http.MethodGet, resp)
-			if _, torn := newBody(r, f, n).Finish(); torn && !Resync(r, Response) {
+			if _, torn := newBody(r, taken, f, n).Finish(); torn && !Resync(r, Response) {
 				return exchange.ErrCut
 			}
 			continue
@@ -255,7 +265,7 @@ func (c *Conn) responses(r *stream.Reader) error {
 		p.answered = true
 		p.Response(head)
 		f, n := responseFraming(p.req.Method, resp)
-		b := newBody(r, f, n)
+		b := newBody(r, taken, f, n)
 		if f != none {
 			p.ResponseBody(b)
 		}
@@ -263,7 +273,7 @@ func (c *Conn) responses(r *stream.Reader) error {
 		if len(c.pending) > 0 && c.pending[0] == p {
 			c.pop()
 		}
-		p.End(out)
+		p.end(out)
 		if torn {
 			if !Resync(r, Response) {
 				return exchange.ErrCut
@@ -297,7 +307,7 @@ func (c *Conn) align(r *stream.Reader) {
 		if number > 0 && p.number >= number || number == 0 && !p.Ignored() {
 			return
 		}
-		c.pop().End(exchange.Outcome{Time: r.Time(), Err: exchange.ErrLost})
+		c.pop().end(exchange.Outcome{Time: r.Time(), Err: exchange.ErrLost})
 	}
 }
 

@@ -41,6 +41,7 @@ type message struct {
 	id       uint32
 	ex       exchange.Exchange
 	request  *stream.Pipe // its body
+	body     *http1.Body  // the same
 	response *stream.Pipe // its body, after its head
 	late     bool         // some of the head is unknown
 	asked    bool         // the request has ended
@@ -525,6 +526,7 @@ func (c *Conn) ask(d *direction, b block, pseudo map[string]string, fields http.
 	m.ex = c.handler.Request(req, b.number)
 	m.request = stream.NewPipe(c.cfg.MaxHeld, func(r *stream.Reader) {
 		content := http1.ToEnd(r)
+		m.body = content
 		m.ex.RequestBody(content)
 		out, _ := content.Finish()
 		out.Late = m.late
@@ -555,6 +557,9 @@ func (c *Conn) answer(b block, status int, fields http.Header) {
 		out, _ := content.Finish()
 		out.Late = m.late
 		m.answered = true
+		if !m.asked && m.body != nil {
+			m.ex.RequestSoFar(m.body.SoFar())
+		}
 		m.ex.End(out)
 	})
 	m.response.Push(stream.Segment{Time: b.time}) // so that it begins

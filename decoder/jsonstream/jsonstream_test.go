@@ -28,6 +28,7 @@ func (b *pieces) Window() ([]byte, error) {
 	}
 	return b.w, nil
 }
+func (b *pieces) Resume() bool    { return false }
 func (b *pieces) Discard(n int)   { b.w = b.w[n:] }
 func (b *pieces) Time() flow.Time { return b.time }
 func (b *pieces) Read(p []byte) (int, error) {

@@ -22,7 +22,7 @@ type Reader struct {
 	lf    bool // a CR was the last byte: an LF that follows belongs to it
 	space bool // a colon was the last byte: a space that follows belongs to it
 	begun bool
-	err   error // of the body
+	torn  bool // after a hole
 }
 
 type state uint8
@@ -46,6 +46,11 @@ func (r *Reader) Next() (name []byte, err error) {
 		}
 	}
 	r.name = r.name[:0]
+	if r.torn {
+		if err := r.mend(); err != nil {
+			return nil, err
+		}
+	}
 	for {
 		f, err := r.field()
 		if err != nil {
@@ -62,6 +67,17 @@ func (r *Reader) Next() (name []byte, err error) {
 			r.name = r.name[:0]
 		}
 	}
+}
+
+// Resume goes on after a hole, as far as the body can: with the event after the next
+// empty line, because where in a line the hole ends nobody knows.
+func (r *Reader) Resume() bool {
+	if !r.b.Resume() {
+		return false
+	}
+	r.state = between
+	r.lf, r.space, r.torn = false, false, true
+	return true
 }
 
 // Read reads the data of the event, its lines joined by LF, and returns io.EOF when
@@ -98,6 +114,28 @@ func (r *Reader) Read(p []byte) (int, error) {
 			}
 			if n > 0 {
 				return n, nil
+			}
+		}
+	}
+}
+
+// mend skips the lines of which a part is lost, to the next empty one.
+func (r *Reader) mend() error {
+	if err := r.rest(nil); err != nil {
+		return err
+	}
+	for {
+		f, err := r.field()
+		if err != nil {
+			return err
+		}
+		switch f {
+		case fieldNone:
+			r.torn, r.name = false, r.name[:0]
+			return nil
+		case fieldData:
+			if err := r.rest(nil); err != nil {
+				return err
 			}
 		}
 	}

@@ -30,6 +30,7 @@ func (b *pieces) Window() ([]byte, error) {
 	}
 	return b.w, nil
 }
+func (b *pieces) Resume() bool    { return false }
 func (b *pieces) Discard(n int)   { b.w = b.w[n:] }
 func (b *pieces) Time() flow.Time { return b.time }
 func (b *pieces) Read(p []byte) (int, error) {
@@ -177,6 +178,7 @@ func (l *loop) Window() ([]byte, error) {
 	}
 	return l.w, nil
 }
+func (l *loop) Resume() bool               { return false }
 func (l *loop) Discard(n int)              { l.w = l.w[n:] }
 func (l *loop) Time() flow.Time            { return 0 }
 func (l *loop) Read(p []byte) (int, error) { panic("not used") }

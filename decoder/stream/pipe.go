@@ -183,6 +183,7 @@ func (p *Pipe) finish() {
 // Reader is the parser's end of a Pipe, to be used only by the parser.
 type Reader struct {
 	p       *Pipe
+	taken   uint64
 	yield   func(struct{}) bool
 	stopped bool
 }
@@ -225,8 +226,12 @@ func (r *Reader) Discard(n int) {
 	if n > 0 {
 		r.p.cur.Bytes = r.p.cur.Bytes[n:]
 		r.p.cur.taken = true
+		r.taken += uint64(n)
 	}
 }
+
+// Taken is the number of bytes read so far, without holes.
+func (r *Reader) Taken() uint64 { return r.taken }
 
 // Read implements io.Reader over Window and Discard.
 func (r *Reader) Read(b []byte) (int, error) {
@@ -248,6 +253,7 @@ func (r *Reader) Fill(n uint64) { r.p.cur.Hole -= min(n, r.p.cur.Hole) }
 // Unread puts back bytes that were discarded; the first of them crossed at that time.
 func (r *Reader) Unread(b []byte, at flow.Time) {
 	p := r.p
+	r.taken -= uint64(len(b))
 	front := Segment{Time: at, Bytes: bytes.Clone(b), Exchange: p.cur.Exchange, Head: p.cur.Head}
 	if len(p.cur.Bytes) > 0 || p.cur.Hole > 0 {
 		c := p.cur
