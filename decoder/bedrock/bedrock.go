@@ -1,5 +1,5 @@
 // Package bedrock decodes Amazon Bedrock's runtime: Converse and InvokeModel with
-// every vendor's bodies, whole or as AWS event-streams
+// every vendor's bodies, whole or as AWS event-streams, and agents
 // (https://docs.aws.amazon.com/bedrock/latest/APIReference/). Its OpenAI-shaped
 // endpoints are package openai's.
 package bedrock
@@ -66,7 +66,11 @@ func parse(path string) (t target, ok bool) {
 
 // Recognize implements exchange.Vendor.
 func (*Vendor) Recognize(req *exchange.Request, _ *exchange.Facts) exchange.Confidence {
-	if _, ok := parse(req.Path); !ok || req.Method != "POST" {
+	_, ok := parse(req.Path)
+	if !ok {
+		_, ok = agents(req.Path)
+	}
+	if !ok || req.Method != "POST" {
 		return exchange.No
 	}
 	if strings.Contains(req.Host, "bedrock") || req.Header.Get("Amz-Sdk-Invocation-Id") != "" {
@@ -83,6 +87,12 @@ func (v *Vendor) Open(req *exchange.Request, facts *exchange.Facts, c *llm.Call)
 	c.Region = region(req)
 	b := base{v: v, c: c, facts: facts, target: t}
 	b.asked()
+	if op, ok := agents(req.Path); ok {
+		c.Operation = op
+		d := &agent{base: b}
+		d.meter.Open(v.cfg, facts, c)
+		return d
+	}
 	if t.converse {
 		d := &converse{base: b}
 		d.meter.Open(v.cfg, facts, c)
@@ -113,7 +123,7 @@ func region(req *exchange.Request) string {
 	for rest, more := host, true; more; {
 		var label string
 		label, rest, more = strings.Cut(rest, ".")
-		if strings.HasPrefix(label, "bedrock-runtime") {
+		if strings.HasPrefix(label, "bedrock-runtime") || strings.HasPrefix(label, "bedrock-agent-runtime") {
 			r, _, _ := strings.Cut(rest, ".")
 			if strings.Count(r, "-") >= 2 {
 				return strings.Clone(r)

@@ -186,6 +186,15 @@ func TestInvokeStream(t *testing.T) {
 	}
 }
 
+func TestAgent(t *testing.T) {
+	const url = "https://bedrock-agent-runtime.us-east-1.amazonaws.com/agents/A/agentAliases/B/sessions/S/text"
+	trace := frame("trace", `{"agentId":"A","trace":{"orchestrationTrace":{"modelInvocationOutput":{"metadata":{"usage":{"inputTokens":100,"outputTokens":7}},"traceId":"x"}}}}`)
+	c, n := decode(t, url, `{"inputText":"hi","enableTrace":true}`, eventType, trace+trace+frame("chunk", `{"bytes":"aGk="}`))
+	if c.Operation != "invoke_agent" || c.Usage.Get(llm.Input) != 200 || c.Usage.Get(llm.Output) != 14 || c.Completeness != llm.Estimated || c.UsageSource != llm.SourceStream || n.Visible != 1 || c.Region != "us-east-1" {
+		t.Errorf("%+v %+v", c, n)
+	}
+}
+
 func TestRegion(t *testing.T) {
 	for _, x := range [][3]string{
 		{"bedrock-runtime.us-east-1.amazonaws.com", "", "us-east-1"},
