@@ -17,8 +17,9 @@ type Book struct {
 	date      time.Time
 	providers []*provider
 	byName    map[string]*provider
-	endpoints []endpoint
-	overrides []*override // the first that matches wins
+	endpoints []endpoint            // with a * in the host
+	hosts     map[string][]endpoint // without, by host
+	overrides []*override           // the first that matches wins
 	apis      []*api
 	resources Resources
 	stated    map[string]unit // of stated costs, by their source
@@ -285,13 +286,8 @@ func (b *Book) provider(q *Query) (*provider, string) {
 		}
 		return p, ""
 	}
-	for i := range b.endpoints {
-		if e := &b.endpoints[i]; e.match(q.Host, q.Path) {
-			if p == nil || e.p != p && !p.serves(q.Host, q.Path, b.endpoints) {
-				return e.p, ""
-			}
-			return p, ""
-		}
+	if owner := b.owner(q.Host, q.Path, p); owner != nil {
+		return owner, ""
 	}
 	switch {
 	case ownHost(q.Host):
@@ -302,12 +298,20 @@ func (b *Book) provider(q *Query) (*provider, string) {
 	return p, ""
 }
 
-// serves reports whether one of the provider's own endpoints matches too.
-func (p *provider) serves(host, path string, all []endpoint) bool {
-	for i := range all {
-		if all[i].p == p && all[i].match(host, path) {
-			return true
+// owner returns the provider whose endpoint matches: p itself where one of its own
+// does, else the first, hosts before patterns.
+func (b *Book) owner(host, path string, p *provider) (first *provider) {
+	for _, list := range [...][]endpoint{b.hosts[host], b.endpoints} {
+		for i := range list {
+			e := &list[i]
+			switch {
+			case e.p != p && first != nil || !e.match(host, path):
+			case e.p == p:
+				return p
+			default:
+				first = e.p
+			}
 		}
 	}
-	return false
+	return first
 }

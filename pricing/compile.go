@@ -17,7 +17,7 @@ type compiler struct {
 
 func (d *draft) compile() (*Book, error) {
 	c := compiler{d: d}
-	b := &Book{date: d.date, byName: map[string]*provider{}, stated: d.stated}
+	b := &Book{date: d.date, byName: map[string]*provider{}, hosts: map[string][]endpoint{}, stated: d.stated}
 	if d.date.IsZero() {
 		return nil, errors.New("the book has no date: date: 2026-01-31")
 	}
@@ -75,7 +75,11 @@ func (c *compiler) provider(b *Book, d *draftProvider) *provider {
 		b.byName[name] = p
 	}
 	for _, host := range d.hosts {
-		b.endpoints = append(b.endpoints, newEndpoint(host, p))
+		if e := newEndpoint(host, p); len(e.host) == 1 {
+			b.hosts[e.host[0]] = append(b.hosts[e.host[0]], e)
+		} else {
+			b.endpoints = append(b.endpoints, e)
+		}
 	}
 	for _, t := range d.tiers {
 		p.tiers[t] = true

@@ -96,10 +96,8 @@ func (b *Book) Hourly(provider string) (Hourly, bool) {
 // SelfHosted returns the provider that a host and path belong to when it is paid by
 // the hour.
 func (b *Book) SelfHosted(host, path string) (provider string, ok bool) {
-	for i := range b.endpoints {
-		if e := &b.endpoints[i]; e.p.selfHosted && e.match(host, path) {
-			return e.p.id, true
-		}
+	if p := b.owner(host, path, nil); p != nil && p.selfHosted {
+		return p.id, true
 	}
 	return "", false
 }

@@ -39,15 +39,15 @@ func (b *Book) Show(w io.Writer, provider, model string) bool {
 	if r.model == nil {
 		return false
 	}
-	r.model.show(w, b.owner(r.model))
+	r.model.show(w, b.listOf(r.model))
 	for _, a := range r.adjust {
 		fmt.Fprintf(w, "  adjust %s\n", a)
 	}
 	return true
 }
 
-// owner is the provider in whose list a model stands.
-func (b *Book) owner(m *model) *provider {
+// listOf is the provider in whose list a model stands.
+func (b *Book) listOf(m *model) *provider {
 	for _, p := range b.providers {
 		if p.byID[m.id] == m {
 			return p
