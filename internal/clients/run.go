@@ -218,7 +218,10 @@ func (c *Call) wire(tag string) wireCall {
 		w.Headers["X-Llmsim"] = c.Sim
 	}
 	anthropic := c.Provider == "anthropic"
+	// The host is named as behind the provider's DNS name: it says whose prices hold.
+	w.Headers["Host"] = "api.openai.com"
 	if anthropic {
+		w.Headers["Host"] = "api.anthropic.com"
 		w.Headers["Anthropic-Version"], w.Headers["X-Api-Key"] = "2023-06-01", "sk-ant-test"
 	} else {
 		w.Headers["Authorization"] = "Bearer sk-test"

@@ -67,7 +67,7 @@ function exchange(agent, method, path, headers, text, out) {
     };
     out.begin = now();
     const req = lib.request(
-      { host: base.hostname, port: base.port, method, path, agent, headers: { ...headers, 'content-length': body.length } },
+      { host: base.hostname, port: base.port, servername: '', method, path, agent, headers: { ...headers, 'content-length': body.length } },
       (res) => {
         out.status = res.statusCode;
         out.request_id = res.headers['x-request-id'] ?? '';

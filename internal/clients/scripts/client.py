@@ -205,7 +205,9 @@ async def run_asyncio(spec, totals):
     async def exchange(conn, method, path, headers, body, out):
         reader, writer = conn
         body = body.encode()
-        head = [f"{method} {path} HTTP/1.1", f"Host: {url.netloc}", f"Content-Length: {len(body)}"]
+        head = [f"{method} {path} HTTP/1.1", f"Content-Length: {len(body)}"]
+        if "Host" not in headers:
+            head.append(f"Host: {url.netloc}")
         head += [f"{k}: {v}" for k, v in headers.items()]
         message = ("\r\n".join(head) + "\r\n\r\n").encode() + body
         out["begin"] = time.monotonic_ns()
