@@ -266,7 +266,7 @@ func (s *Set) group(r *account.Record) *group {
 	v := s.describe(r)
 	g := s.find(v)
 	if g == nil && len(s.groups) >= s.soft() {
-		s.sweep(now)
+		s.sweepSometimes(now)
 	}
 	if g == nil && len(s.groups) >= s.soft() {
 		s.capped++
@@ -334,11 +334,12 @@ func (s *Set) podLabels(v []string, o *attribution.Owner) []string {
 	return v
 }
 
-// sweep drops the sets that were idle for long.
-func (s *Set) sweep(now time.Time) {
-	if s.swept = now; s.cfg.Idle <= 0 {
+// sweepSometimes drops the sets that were idle for long, at most once a minute.
+func (s *Set) sweepSometimes(now time.Time) {
+	if now.Sub(s.swept) < min(s.cfg.Idle, time.Minute) {
 		return
 	}
+	s.swept = now
 	for k, g := range s.groups {
 		if now.Sub(g.used) > s.cfg.Idle {
 			delete(s.groups, k)
@@ -367,9 +368,7 @@ func (s *Set) Capped() uint64 {
 func (s *Set) collectCalls(point func(*Instrument, *Point)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if now := s.cfg.Now(); now.Sub(s.swept) > min(s.cfg.Idle, time.Minute) {
-		s.sweep(now)
-	}
+	s.sweepSometimes(s.cfg.Now())
 	for _, g := range s.groups {
 		base := make([]Attr, 0, len(g.values)+3)
 		for i, v := range g.values {

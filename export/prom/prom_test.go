@@ -244,15 +244,15 @@ func TestLabelsByOption(t *testing.T) {
 func TestHostileNamesAreHeldBackAndCapped(t *testing.T) {
 	const limit = 50
 	b := newBench(t, metric.Config{MaxSeries: limit})
+	r := recordtest.New(priced("0.01", "0"))
 	for i := range 10_000 {
-		b.set.Export(recordtest.New(priced("0.01", "0"), func(r *account.Record) {
-			r.Call.RequestModel, r.Call.ResponseModel = fmt.Sprint("m", i), fmt.Sprint("m", i)
-		}))
+		r.Call.RequestModel, r.Call.ResponseModel = fmt.Sprint("m", i), fmt.Sprint("m", i)
+		b.set.Export(r)
 	}
+	r = recordtest.New(priced("0.01", "0"))
 	for i := range 1000 { // and hosts, errors, pods
-		b.set.Export(recordtest.New(priced("0.01", "0"), func(r *account.Record) {
-			r.Call.ServerAddress, r.Call.ErrorType, r.Owner.PodName = fmt.Sprint("h", i), fmt.Sprint("e", i), fmt.Sprint("p", i)
-		}))
+		r.Call.ServerAddress, r.Call.ErrorType, r.Owner.PodName = fmt.Sprint("h", i), fmt.Sprint("e", i), fmt.Sprint("p", i)
+		b.set.Export(r)
 	}
 	f := b.families()
 	for name, fam := range f {
@@ -367,8 +367,9 @@ func TestAgentsOwnMeasures(t *testing.T) {
 
 func TestMoneyAddsUpExactly(t *testing.T) {
 	b := newBench(t, metric.Config{})
+	r := recordtest.New(priced("0.0000001", "0"))
 	for range 100_000 {
-		b.set.Export(recordtest.New(priced("0.0000001", "0")))
+		b.set.Export(r)
 	}
 	b.set.Export(recordtest.New(priced("1000000", "0")))
 	if got := sum(b.families()["tollwire_cost_usd_total"]); got != 1000000.01 {
