@@ -2,6 +2,7 @@ package llm
 
 import (
 	"math/bits"
+	"slices"
 	"time"
 )
 
@@ -42,7 +43,7 @@ func (h *Histogram) Quantile(q float64) time.Duration {
 	}
 	rank := uint32(q * float64(h.n-1))
 	var seen uint32
-	for b := uint16(0); b < 64*8; b++ {
+	for _, b := range h.buckets(make([]uint16, 0, 64)) {
 		if seen += h.count[b]; seen > rank {
 			return min(middle(b), h.max)
 		}
@@ -52,11 +53,18 @@ func (h *Histogram) Quantile(q float64) time.Duration {
 
 // Each calls f with each bucket's middle and count, in order.
 func (h *Histogram) Each(f func(d time.Duration, n int)) {
-	for b := uint16(0); b < 64*8; b++ {
-		if n := h.count[b]; n > 0 {
-			f(min(middle(b), h.max), int(n))
-		}
+	for _, b := range h.buckets(make([]uint16, 0, 64)) {
+		f(min(middle(b), h.max), int(h.count[b]))
 	}
+}
+
+// buckets appends the buckets that count anything to buf, in order.
+func (h *Histogram) buckets(buf []uint16) []uint16 {
+	for b := range h.count {
+		buf = append(buf, b)
+	}
+	slices.Sort(buf)
+	return buf
 }
 
 func bucket(v uint64) uint16 {
