@@ -14,6 +14,7 @@ import (
 	"github.com/tollwire/tollwire/decoder/openai"
 	"github.com/tollwire/tollwire/decoder/replicate"
 	"github.com/tollwire/tollwire/decoder/rerank"
+	"github.com/tollwire/tollwire/decoder/selfhosted"
 	"github.com/tollwire/tollwire/decoder/tgi"
 	"github.com/tollwire/tollwire/decoder/watsonx"
 )
@@ -32,6 +33,7 @@ func All(cfg content.Config) []exchange.Vendor {
 		alephalpha.New(cfg),
 		rerank.New(),
 		tgi.New(cfg),
+		selfhosted.New(cfg),
 		anthropic.New(cfg),
 		openai.New(cfg),
 	}
