@@ -341,16 +341,17 @@ func (a *adder) finish(r *rates, q *Query) (list, string) {
 		}
 	}
 	for name, n := range q.Hints.ToolRequests {
-		if n <= 0 {
+		search := strings.HasPrefix(name, "web_search")
+		if n <= 0 || search && q.Usage.Has(llm.Searches) { // stated twice
 			continue
 		}
-		if usd, ok := r.tools[name]; ok {
-			a.usd = a.usd.Add(usd.Mul(uint64(n)))
-		} else if strings.HasPrefix(name, "web_search") && !q.Usage.Has(llm.Searches) {
-			usd, ok := r.rate(llm.Searches, &q.Hints)
-			if !ok {
+		usd, ok := r.tools[name]
+		if !ok && search {
+			if usd, ok = r.rate(llm.Searches, &q.Hints); !ok {
 				return list{}, ReasonNoPriceForClass
 			}
+		}
+		if ok {
 			a.usd = a.usd.Add(usd.Mul(uint64(n)))
 		}
 	}

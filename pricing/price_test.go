@@ -184,6 +184,8 @@ func TestPrice(t *testing.T) {
 		{"searches without a price", "whole", "", "input 1000, searches 2", ReasonNoPriceForClass, Query{}},
 		{"searches stated as tool requests", "base", "", "input 1000", "0.011", Query{Hints: llm.CostHints{ToolRequests: map[string]int{"web_search": 1}}}},
 		{"searches stated twice count once", "base", "", "input 1000, searches 1", "0.011", Query{Hints: llm.CostHints{ToolRequests: map[string]int{"web_search": 1}}}},
+		{"a search whose fee stands among the tools'", "tools", "", "input 1000, searches 1", "0.011", Query{Hints: llm.CostHints{ToolRequests: map[string]int{"web_search": 1}}}},
+		{"the same, stated as a tool request alone", "tools", "", "input 1000", "0.031", Query{Hints: llm.CostHints{ToolRequests: map[string]int{"web_search": 1}}}},
 		{"a tool's fee", "base", "", "input 1000", "0.008", Query{Hints: llm.CostHints{ToolRequests: map[string]int{"file_search": 2}}}},
 		{"seconds by the minute", "speech", "", "seconds 90", "0.009", Query{}},
 		{"a part of a second", "speech", "", "seconds 0.5", "0.00005", Query{}},
