@@ -86,6 +86,7 @@ func (c *conn) settle() {
 		if err := o.Err(); err != nil && !c.dead {
 			c.d.panicked(err)
 			c.dead = true
+			c.end(c.d.now, exchange.ErrLost)
 		}
 		_, waiting := o.Waiting()
 		waits = waits || waiting || o.Ahead()
@@ -93,6 +94,7 @@ func (c *conn) settle() {
 	if c.dead {
 		c.dirs[0].Stop()
 		c.dirs[1].Stop()
+		c.end(c.d.now, exchange.ErrCut)
 		waits = false
 	}
 	if waits {
@@ -144,11 +146,19 @@ func (c *conn) close(f *flow.Data, err error) {
 	}
 	c.dirs[0].Stop()
 	c.dirs[1].Stop()
-	c.http1.End(f.Time, err)
-	if c.http2 != nil {
-		c.http2.End(f.Time, err)
-	}
+	c.end(f.Time, err)
 	c.d.forget(c)
+}
+
+// end settles every exchange that is open.
+func (c *conn) end(at flow.Time, err error) {
+	if c.session != nil {
+		c.session.end(at, err)
+	}
+	c.http1.End(at, err)
+	if c.http2 != nil {
+		c.http2.End(at, err)
+	}
 }
 
 // parse reads one direction from its first byte to its end.
@@ -275,13 +285,8 @@ func sniff(r *stream.Reader) (kind, error) {
 	}
 }
 
-// notHTTP gives the connection up for good, or, when its beginning was not seen,
-// until the kernel sees a request on it.
+// notHTTP gives the connection up for good.
 func (c *conn) notHTTP(exchange uint32) {
-	if c.late {
-		c.d.verdict(c.id, exchange, flow.VerdictIgnore)
-		return
-	}
 	c.dead = true
 	c.d.verdict(c.id, exchange, flow.VerdictNotHTTP)
 }

@@ -112,6 +112,7 @@ type Decoder struct {
 	evicted  uint64
 	failures map[string]uint64
 	names    map[string]string
+	scratch  [512]byte // for what nobody reads
 }
 
 // New returns a Decoder. Close must be called to end its parsers.

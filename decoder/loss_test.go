@@ -357,6 +357,25 @@ func TestVendorPanics(t *testing.T) {
 	}
 }
 
+// TestFramingPanics: a bug outside of the vendors costs one connection.
+func TestFramingPanics(t *testing.T) {
+	noLeak(t)
+	r := newRig(t, func(c *Config) { c.Verdict = func(flow.Conn, uint32, flow.Verdict) { panic("as told") } })
+	r.push(flow.Write, post("/echo", askUnary)+post("/other", "{}"))
+	r.push(flow.Read, reply(`{"usage":2}`))
+	if len(r.calls) != 1 || r.calls[0].Partial != llm.PartialLost || r.Stats().Failures["panic"] != 1 {
+		t.Errorf("%s, %v", essence(r.calls), r.Stats().Failures)
+	}
+	r.conn.Key, r.pos = 99, [2]uint64{}
+	r.push(flow.Write, post("/echo", askUnary))
+	r.push(flow.Read, reply(`{"usage":2}`))
+	r.Close()
+	r.check()
+	if len(r.calls) != 2 || r.calls[1].Completeness != llm.Exact {
+		t.Errorf("%s", essence(r.calls))
+	}
+}
+
 func TestHeadOverLimit(t *testing.T) {
 	noLeak(t)
 	r := newRig(t)

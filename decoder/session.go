@@ -91,9 +91,8 @@ func (s *session) finish(at flow.Time, err error) {
 
 // end settles what is open when the connection ends.
 func (s *session) end(at flow.Time, err error) {
-	s.ended = true
 	x := s.call
-	if x == nil {
+	if s.ended = true; x == nil {
 		return
 	}
 	c := x.call
@@ -107,8 +106,8 @@ func (s *session) end(at flow.Time, err error) {
 func (c *conn) upgraded(r *stream.Reader, side http1.Side, t *http1.Tunnel) {
 	x := t.Exchange.(*call)
 	if t.Protocol != "websocket" || t.Response.Status != http.StatusSwitchingProtocols || x.state != captured {
-		x.state, c.dead = ignored, true
-		c.d.verdict(c.id, r.Exchange(), flow.VerdictNotHTTP)
+		x.state = ignored
+		c.notHTTP(r.Exchange())
 		return
 	}
 	if c.session == nil {

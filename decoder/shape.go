@@ -201,10 +201,11 @@ func (x *call) event(b timed, data io.Reader) error {
 	d.r, d.b, d.err = data, b, nil
 	e.Time, e.Data = b.Time(), d
 	err := x.dec.Event(e)
-	if d.err == nil {
-		if _, end := io.Copy(io.Discard, d); end != nil {
-			err = errors.Join(end, err)
-		}
+	for d.err == nil {
+		d.Read(x.d.scratch[:])
+	}
+	if d.err != io.EOF && !errors.Is(err, d.err) {
+		err = errors.Join(d.err, err)
 	}
 	x.done = x.done || e.Done
 	if !e.FromClient && (err == nil || !readFailed(err)) {

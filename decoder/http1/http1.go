@@ -206,7 +206,7 @@ func (c *Conn) Responses(r *stream.Reader, joined bool) {
 
 // End ends the exchanges that are open: no response follows.
 func (c *Conn) End(at flow.Time, err error) {
-	if err == io.EOF || !stream.Ended(err) {
+	if err == io.EOF || !stream.Ended(err) && err != exchange.ErrLost {
 		err = exchange.ErrCut
 	}
 	for len(c.pending) > 0 {

@@ -95,7 +95,7 @@ func (c *Conn) Tick(before flow.Time) {
 
 // End ends every stream that is open.
 func (c *Conn) End(at flow.Time, err error) {
-	if err == io.EOF || !stream.Ended(err) {
+	if err == io.EOF || !stream.Ended(err) && err != exchange.ErrLost {
 		err = exchange.ErrCut
 	}
 	for _, m := range c.streams {
