@@ -7,6 +7,7 @@ import (
 	"github.com/tollwire/tollwire/decoder/bedrock"
 	"github.com/tollwire/tollwire/decoder/cohere"
 	"github.com/tollwire/tollwire/decoder/content"
+	"github.com/tollwire/tollwire/decoder/dashscope"
 	"github.com/tollwire/tollwire/decoder/exchange"
 	"github.com/tollwire/tollwire/decoder/gemini"
 	"github.com/tollwire/tollwire/decoder/mcp"
@@ -29,6 +30,7 @@ func All(cfg content.Config) []exchange.Vendor {
 		cohere.New(cfg),
 		ollama.New(cfg),
 		watsonx.New(cfg),
+		dashscope.New(cfg),
 		replicate.New(cfg),
 		alephalpha.New(cfg),
 		rerank.New(),
