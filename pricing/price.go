@@ -49,3 +49,13 @@ const (
 	ReasonSelfHosted      = "self_hosted"        // paid by the hour: no price a token
 	ReasonOutOfRange      = "out_of_range"       // amounts beyond what money holds
 )
+
+// missing reports whether a reason is a gap of the book or the config, which someone
+// can close, and not how the call is paid for or what it is.
+func missing(reason string) bool {
+	switch reason {
+	case "", ReasonErrorAnswer, ReasonNoModelCall, ReasonSubscription, ReasonSelfHosted:
+		return false
+	}
+	return true
+}

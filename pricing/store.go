@@ -2,6 +2,7 @@ package pricing
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"log/slog"
 	"sync"
@@ -26,8 +27,15 @@ type Store struct {
 	unpriced Tally
 
 	mu      sync.Mutex // guards what follows
-	refused string     // the error of the content that was refused last
+	refused refusal
 	status  Status
+}
+
+// refusal is the content that was refused last, and why.
+type refusal struct {
+	hash   [sha256.Size]byte
+	err    error
+	reason string // logged
 }
 
 // Status is what became of the files at the last look.
@@ -63,11 +71,19 @@ func (s *Store) read() (*Book, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Content that is in force or was refused already is not read again.
-	if b := s.book.Load(); b != nil && b.hash == hashOf(sources) {
+	// Content that is in force, or was refused, is not parsed again.
+	hash := hashOf(sources)
+	if b := s.book.Load(); b != nil && b.hash == hash {
 		return b, nil
 	}
-	return Parse(sources...)
+	if s.refused.err != nil && s.refused.hash == hash {
+		return nil, s.refused.err
+	}
+	b, err := Parse(sources...)
+	if err != nil {
+		s.refused.hash, s.refused.err = hash, err
+	}
+	return b, err
 }
 
 func (s *Store) sources() ([]Source, error) {
@@ -91,10 +107,10 @@ func (s *Store) sources() ([]Source, error) {
 // Book returns the book in force.
 func (s *Store) Book() *Book { return s.book.Load() }
 
-// Price asks the book in force and remembers what had no price.
+// Price asks the book in force and remembers what it should know and does not.
 func (s *Store) Price(q Query) Price {
 	p := s.book.Load().Price(q)
-	if p.Unpriced != "" {
+	if missing(p.Unpriced) {
 		s.unpriced.Add(&q, p.Unpriced)
 	}
 	return p
@@ -122,7 +138,7 @@ func (s *Store) Watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			s.Reload()
+			_ = s.Reload() // logged there
 		}
 	}
 }
@@ -137,20 +153,19 @@ func (s *Store) Reload() error {
 	b, err := s.read()
 	switch {
 	case err != nil:
-		if reason := err.Error(); reason != s.refused {
-			s.refused = reason
-			s.status.Refused = reason
+		if reason := err.Error(); reason != s.refused.reason {
+			s.refused.reason, s.status.Refused = reason, reason
 			s.status.Errors++
 			s.log.Error("price book refused", "err", err, "in_force", old.version)
 		}
 		return err
 	case b == old:
-		s.refused, s.status.Refused = "", ""
+		s.refused, s.status.Refused = refusal{}, ""
 		return nil
 	}
 	changes := Diff(old, b)
 	s.book.Store(b)
-	s.refused = ""
+	s.refused = refusal{}
 	s.status = Status{
 		Version: b.version, Since: time.Now(), Models: b.Models(),
 		Reloads: s.status.Reloads + 1, Errors: s.status.Errors,

@@ -112,6 +112,20 @@ func TestStoreWatches(t *testing.T) {
 	wg.Wait()
 }
 
+func TestStoreRemembersWhatIsMissing(t *testing.T) {
+	s, err := Open(Config{}, slog.New(slog.DiscardHandler))
+	must(t, err)
+	u := new(llm.Usage)
+	u.Set(llm.Input, 10)
+	s.Price(Query{Provider: "openai", Model: "gpt-4.1", Usage: u})
+	s.Price(Query{Provider: "openai", Model: "gpt-99", Usage: u})
+	s.Price(Query{Provider: "openai", Model: "gpt-4.1", Failed: true})
+	s.Price(Query{Host: "chatgpt.com", Path: "/backend-api/codex/responses", Model: "gpt-5", Usage: u})
+	if top := s.Unpriced(); len(top) != 1 || top[0] != (UnpricedModel{"openai", "", "gpt-99", ReasonUnknownModel, 1, 10}) {
+		t.Errorf("%+v", top)
+	}
+}
+
 func TestOpenRefuses(t *testing.T) {
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	if _, err := Open(Config{NoDefault: true}, log); err == nil {
