@@ -32,6 +32,7 @@ type end struct {
 	partner  *end   // the exchange's other end
 	parent   *end   // client: the server end it was made for
 	children []*end // server: the client ends made for it
+	sought   uint64 // client: the parent was looked for among the ends up to this seq
 
 	counted bool
 	at      Trace
@@ -53,19 +54,31 @@ func newEnd(r *Record) *end {
 	return e
 }
 
-// pairKey is what both ends of an exchange have in common.
+// procKey is the ends of one process that are of one kind.
+type procKey struct {
+	proc   flow.Proc
+	server bool
+}
+
+func (e *end) procKey() procKey { return procKey{e.proc, e.server} }
+
+// pairKey is what both ends of an exchange have in common, and which end it is.
 type pairKey struct {
+	server         bool
 	path, id       string
 	sent, answered int64
 }
+
+// anySize stands for the size of an answer that one side did not see to its end.
+const anySize = -1
 
 func (e *end) pairKeys() []pairKey {
 	if e.start == 0 {
 		return nil // a recording: nothing to compare
 	}
-	keys := []pairKey{{path: e.path, sent: e.sent, answered: e.answered}}
+	keys := []pairKey{{e.server, e.path, "", e.sent, e.answered}, {e.server, e.path, "", e.sent, anySize}}
 	if e.id != "" {
-		keys = append(keys, pairKey{path: e.path, id: e.id})
+		keys = append(keys, pairKey{e.server, e.path, e.id, 0, 0})
 	}
 	return keys
 }
@@ -93,7 +106,7 @@ const slack = flow.Time(50 * time.Millisecond)
 // pairFit compares client end c with server end v. A write is stamped at its entry
 // and a read at its return, on one clock, so a server never starts first.
 func pairFit(c, v *end) fit {
-	off := v.start.Sub(c.start) + c.stop.Sub(v.stop).Abs()
+	off := v.start.Sub(c.start) + max(v.stop.Sub(c.stop), 0)
 	differ := func(a, b string) bool { return a != "" && b != "" && a != b }
 	switch {
 	case v.start < c.start, v.start > c.stop, c.conn == v.conn:
@@ -101,15 +114,15 @@ func pairFit(c, v *end) fit {
 	case c.status != 0 && v.status != 0 && c.status != v.status, differ(c.id, v.id):
 		return fit{}
 	case c.id != "" && c.id == v.id:
-		return fit{2, off, c.seq, v.seq}
-	case c.sent != v.sent || c.answered != v.answered || c.sent+c.answered == 0:
-		return fit{}
+		return fit{3, off, c.seq, v.seq}
 	case differ(c.host, v.host), differ(c.model, v.model):
 		return fit{}
-	case v.stop > c.stop+slack && !c.cut && !v.cut:
+	case (c.cut || v.cut) && c.sent == v.sent && c.sent > 0:
+		return fit{1, v.start.Sub(c.start), c.seq, v.seq}
+	case c.sent != v.sent || c.answered != v.answered || c.sent+c.answered == 0 || v.stop > c.stop+slack:
 		return fit{}
 	}
-	return fit{1, off, c.seq, v.seq}
+	return fit{2, off, c.seq, v.seq}
 }
 
 // encloseFit compares server end v with client end c of the same process.

@@ -58,10 +58,10 @@ type Settler struct {
 	now  flow.Time
 	seq  uint64
 
-	pending []*end // in order of arrival
-	known   []*end // went out, in order
-	procs   map[flow.Proc][]*end
-	keys    map[pairKey][]*end
+	pending []*end             // in order of arrival
+	known   []*end             // went out, in order
+	procs   map[procKey][]*end // by start
+	keys    map[pairKey][]*end // by start; those without their other end
 
 	held                                atomic.Int64
 	alone, joined, early, late, unowned atomic.Uint64
@@ -73,7 +73,7 @@ func New(cfg Config, emit func(*Record)) *Settler {
 	cfg.Pending = cmp.Or(cfg.Pending, 4096)
 	cfg.Remember = cmp.Or(cfg.Remember, 2*time.Minute)
 	cfg.Remembered = cmp.Or(cfg.Remembered, 8192)
-	return &Settler{cfg: cfg, emit: emit, procs: make(map[flow.Proc][]*end), keys: make(map[pairKey][]*end)}
+	return &Settler{cfg: cfg, emit: emit, procs: make(map[procKey][]*end), keys: make(map[pairKey][]*end)}
 }
 
 // Stats returns the counters. It is safe for concurrent use.
@@ -185,20 +185,34 @@ func (s *Settler) forget() {
 	s.known = slices.Delete(s.known, 0, n)
 }
 
+// index makes e known by its process, and by what its other end has in common with it.
 func (s *Settler) index(e *end) {
-	s.procs[e.proc] = append(s.procs[e.proc], e)
+	s.procs[e.procKey()] = insert(s.procs[e.procKey()], e)
 	for _, k := range e.pairKeys() {
-		s.keys[k] = append(s.keys[k], e)
+		s.keys[k] = insert(s.keys[k], e)
 	}
 }
 
 func (s *Settler) unindex(e *end) {
-	remove(s.procs, e.proc, e)
+	remove(s.procs, e.procKey(), e)
+	s.unkey(e)
+	e.partner, e.parent, e.children = nil, nil, nil
+}
+
+// unkey takes e from those that look for their other end.
+func (s *Settler) unkey(e *end) {
 	for _, k := range e.pairKeys() {
 		remove(s.keys, k, e)
 	}
-	e.partner, e.parent, e.children = nil, nil, nil
 }
+
+// from returns the place of the first end in l, which is in order, that starts at t or later.
+func from(l []*end, t flow.Time) int {
+	i, _ := slices.BinarySearchFunc(l, t, func(e *end, t flow.Time) int { return cmp.Compare(e.start, t) })
+	return i
+}
+
+func insert(l []*end, e *end) []*end { return slices.Insert(l, from(l, e.start+1), e) }
 
 func remove[K comparable](m map[K][]*end, k K, e *end) {
 	l := m[k]
@@ -226,8 +240,9 @@ func (s *Settler) chain(e *end) []*end {
 		x := all[i]
 		add(s.pair(x))
 		if x.server {
-			for _, c := range s.procs[x.proc] {
-				s.enclose(c)
+			inner := s.procs[procKey{x.proc, false}]
+			for i := from(inner, x.start); i < len(inner) && inner[i].start <= x.stop; i++ {
+				s.enclose(inner[i])
 			}
 			for _, c := range x.children {
 				add(c)
@@ -256,6 +271,8 @@ func (s *Settler) pair(e *end) *end {
 		rival := s.nearest(o, nil)
 		if rival == e {
 			e.partner, o.partner = o, e
+			s.unkey(e)
+			s.unkey(o)
 			return o
 		}
 		if rival == nil || s.pair(rival) == nil { // each step fits better, so this ends
@@ -264,13 +281,25 @@ func (s *Settler) pair(e *end) *end {
 	}
 }
 
+// maxCandidates bounds how many ends of the same sizes are compared with one: those
+// nearest in time.
+const maxCandidates = 64
+
 // nearest returns the unpaired end that fits e best.
 func (s *Settler) nearest(e *end, not map[*end]bool) *end {
 	var best *end
 	var bestFit fit
 	for _, k := range e.pairKeys() {
-		for _, o := range s.keys[k] {
-			if o.partner != nil || not[o] || o.server == e.server {
+		k.server = !k.server
+		l := s.keys[k]
+		// A server's end starts after its client's: look away from e, the nearest first.
+		i, step := from(l, e.start), 1
+		if e.server {
+			i, step = from(l, e.start+1)-1, -1
+		}
+		for n := 0; i >= 0 && i < len(l) && n < maxCandidates; i, n = i+step, n+1 {
+			o := l[i]
+			if not[o] {
 				continue
 			}
 			c, v := e, o
@@ -285,20 +314,29 @@ func (s *Settler) nearest(e *end, not map[*end]bool) *end {
 	return best
 }
 
+// maxOpen bounds how many calls that a process serves at once are compared with one
+// that it makes: those that began last.
+const maxOpen = 512
+
 // enclose returns the call that client end c's process was serving when it made c,
 // nil when there is none.
 func (s *Settler) enclose(c *end) *end {
-	if c.server || c.parent != nil {
+	if c.server || c.start == 0 || c.parent != nil || c.sought == s.seq {
 		return c.parent
 	}
+	c.sought = s.seq
+	served := s.procs[procKey{c.proc, true}]
+	last := from(served, c.start+1)
+	if last == 0 {
+		return nil
+	}
 	peer := s.pair(c)
+	if peer != nil && peer.proc == c.proc {
+		return nil // a process that calls itself encloses everything it does
+	}
 	var best *end
 	var bestFit fit
-	for _, v := range s.procs[c.proc] {
-		// A process that calls itself encloses everything it does.
-		if !v.server || v == peer || peer != nil && peer.proc == c.proc {
-			continue
-		}
+	for _, v := range served[max(0, last-maxOpen):last] {
 		if f := encloseFit(v, c); f.betterThan(bestFit) {
 			best, bestFit = v, f
 		}

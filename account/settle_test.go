@@ -121,6 +121,14 @@ var scenarios = []struct {
 			call("s", 1*ms, 300*ms, server(9), sizes(9, 900)),
 		}
 	}, "c payer*, s hop"},
+	{"client went away before it saw an id", func() []*account.Record {
+		return []*account.Record{
+			call("c", 0, 50*ms, client(1), id(""), sizes(900, 0), noUsage, status(0), func(r *account.Record) { r.Call.ErrorType = "timeout" }),
+			call("other", 10*ms, 350*ms, client(2), id("y"), sizes(900, 77)),
+			call("s", 1*ms, 300*ms, server(9), sizes(900, 70)),
+			call("sother", 11*ms, 349*ms, server(9), conn(2), id("y"), sizes(900, 77)),
+		}
+	}, "c payer*, other payer*, s hop, sother hop"},
 	{"gateway keeps the id", func() []*account.Record {
 		return []*account.Record{
 			call("app", 0, 100*ms, client(1)),
@@ -469,5 +477,25 @@ func TestTraceparent(t *testing.T) {
 		if _, _, ok := account.ParseTraceparent(h); ok != want {
 			t.Errorf("%q: %v, want %v", h, ok, want)
 		}
+	}
+}
+
+func TestManyAlikeAtOnce(t *testing.T) {
+	// Two thousand calls with the same bodies and no ids, all open together.
+	var all []*account.Record
+	for i := range 2000 {
+		from := time.Duration(i) * time.Microsecond
+		all = append(all,
+			call(fmt.Sprint("c", i), from, from+900*ms, client(uint32(100+i)), id("")),
+			call(fmt.Sprint("s", i), from+100*time.Microsecond, from+899*ms, server(9), conn(uint64(i)), id("")))
+	}
+	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	start := time.Now()
+	out, _ := settled(account.Config{Wait: time.Second}, add(all...), tick(3*time.Second))
+	took := time.Since(start)
+	t.Logf("%d records settled in %v", len(out), took)
+	n := len(counted(out))
+	if n != 2000 || len(out) != 4000 {
+		t.Errorf("%d counted of %d", n, len(out))
 	}
 }

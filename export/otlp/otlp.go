@@ -408,3 +408,21 @@ func (e *Exporter) Stats() map[string]Stats {
 	}
 	return all
 }
+
+// Samples emits the counters as measures; name is the exporter's own.
+func (e *Exporter) Samples(name string, emit func(metric.Sample)) {
+	for signal, s := range e.Stats() {
+		exporter := []metric.Attr{{Key: "exporter", Value: name + "." + signal}}
+		queue := []metric.Attr{{Key: "queue", Value: name + "." + signal}}
+		for _, x := range []metric.Sample{
+			{Name: "tollwire.export.failures", Kind: metric.Counter, Help: "Writes that failed, by exporter.", Attrs: exporter, Value: float64(s.Failures + s.Rejected)},
+			{Name: "tollwire.export.dropped", Kind: metric.Counter, Help: "Records that an exporter could not take.", Attrs: exporter, Value: float64(s.Dropped + s.Rejected + s.Lost)},
+			{Name: "tollwire.export.sent", Kind: metric.Counter, Help: "Items that a receiver took: spans, or requests with metrics.", Attrs: exporter, Value: float64(s.Sent)},
+			{Name: "tollwire.export.sampled", Kind: metric.Counter, Help: "Spans that sampling left out.", Attrs: exporter, Value: float64(s.Sampled)},
+			{Name: "tollwire.queue.depth", Kind: metric.Gauge, Help: "What waits in a queue.", Attrs: queue, Value: float64(s.Queued)},
+			{Name: "tollwire.queue.size", Unit: "By", Kind: metric.Gauge, Help: "What waits in a queue on disk, in bytes.", Attrs: queue, Value: float64(s.Bytes)},
+		} {
+			emit(x)
+		}
+	}
+}
