@@ -108,8 +108,14 @@ func run(t *testing.T, c Client, spec Spec) *Result {
 // compare holds each call of res to its ledger entry.
 func compare(t *testing.T, s *sim.Server, res *Result, spec Spec) {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	es, err := s.Ledger().Wait(ctx, len(spec.Calls))
+	if err != nil {
+		t.Error(err)
+	}
 	entries := map[string]*sim.Entry{}
-	for _, e := range s.Ledger().Entries() {
+	for _, e := range es {
 		entries[e.RequestID] = e
 	}
 	if len(entries) != len(spec.Calls) || len(res.Calls) != len(spec.Calls) {

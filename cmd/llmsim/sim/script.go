@@ -35,6 +35,9 @@ func speak(p *Plan, seed uint64) iter.Seq[piece] {
 	return worded(rnd, p.Tokens, tricky)
 }
 
+// Text is the visible text that a call with this plan answers.
+func (p *Plan) Text() string { return gather(speak(p, p.Seed)) }
+
 // ponder yields the reasoning text of p.
 func ponder(p *Plan, seed uint64) iter.Seq[piece] {
 	return worded(rand.New(rand.NewPCG(seed, 0x7468696e6b)), p.Think, plain)
