@@ -3,34 +3,23 @@ package alertmanager_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
-	"fmt"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/tollwire/tollwire/deploy/servers"
 )
 
-func look(t *testing.T, name string) string {
-	t.Helper()
-	p, err := exec.LookPath(name)
-	if err != nil {
-		t.Skipf("%s is not installed (Debian: prometheus-alertmanager)", name)
-	}
-	return p
-}
-
 func TestConfigIsValid(t *testing.T) {
-	if out, err := exec.Command(look(t, "amtool"), "check-config", "alertmanager.yml").CombinedOutput(); err != nil {
+	if out, err := exec.Command(servers.Look(t, "amtool"), "check-config", "alertmanager.yml").CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
@@ -81,7 +70,6 @@ func (h *webhook) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // One fault that makes many alerts is one message to those it pages, and one that is
 // sent again by Prometheus every few seconds is not told again.
 func TestOneFaultIsOnePage(t *testing.T) {
-	bin := look(t, "prometheus-alertmanager")
 	hook := &webhook{}
 	srv := httptest.NewServer(hook)
 	defer srv.Close()
@@ -92,12 +80,7 @@ func TestOneFaultIsOnePage(t *testing.T) {
 	text := strings.ReplaceAll(string(conf), "http://127.0.0.1:9465", srv.URL)
 	text = regexp.MustCompile(`group_wait: \w+`).ReplaceAllString(text, "group_wait: 1s")
 	text = regexp.MustCompile(`group_interval: \w+`).ReplaceAllString(text, "group_interval: 1s")
-	dir := t.TempDir()
-	file := filepath.Join(dir, "alertmanager.yml")
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	addr := start(t, bin, file, filepath.Join(dir, "data"))
+	addr := servers.StartAlertmanager(t, text)
 
 	for range 8 {
 		send(t, addr,
@@ -139,41 +122,4 @@ func send(t *testing.T, addr string, alerts ...map[string]any) {
 	if resp.StatusCode != 200 {
 		t.Fatalf("send alerts: %s", resp.Status)
 	}
-}
-
-func start(t *testing.T, bin, conf, data string) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	l.Close()
-	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, bin, "--config.file="+conf, "--storage.path="+data, "--web.listen-address="+addr, "--cluster.listen-address=", "--log.level=warn")
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.WaitDelay = 10 * time.Second
-	var log bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &log, &log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cancel()
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Logf("alertmanager said:\n%s", log.Bytes())
-		}
-	})
-	for range 100 {
-		if resp, err := http.Get("http://" + addr + "/-/ready"); err == nil {
-			resp.Body.Close()
-			if resp.StatusCode == 200 {
-				return addr
-			}
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-	t.Fatal(fmt.Sprintf("alertmanager did not start\n%s", log.Bytes()))
-	return ""
 }

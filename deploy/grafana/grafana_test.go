@@ -2,17 +2,11 @@ package main
 
 import (
 	"bytes"
-	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
-	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -20,6 +14,7 @@ import (
 
 	"github.com/tollwire/tollwire/account"
 	"github.com/tollwire/tollwire/account/recordtest"
+	"github.com/tollwire/tollwire/deploy/servers"
 	"github.com/tollwire/tollwire/export/metric"
 	"github.com/tollwire/tollwire/export/prom"
 	"github.com/tollwire/tollwire/llm"
@@ -61,7 +56,7 @@ func TestEveryQueryAnswers(t *testing.T) {
 			for _, q := range left {
 				t.Errorf("no data: %s", q)
 			}
-			if classic := p.query(`count({__name__=~".+_bucket"})`); native == (len(classic) > 0) {
+			if classic := p.Query(`count({__name__=~".+_bucket"})`); native == (len(classic) > 0) {
 				t.Errorf("classic buckets kept: %v", classic)
 			}
 		})
@@ -70,69 +65,27 @@ func TestEveryQueryAnswers(t *testing.T) {
 
 // prometheus is a server that scrapes an agent once a second.
 type prometheus struct {
-	t    *testing.T
-	addr string
+	*servers.Prometheus
 	done map[string]bool
 }
 
 func start(t *testing.T, native bool) *prometheus {
 	t.Helper()
-	bin, err := exec.LookPath("prometheus")
-	if err != nil {
-		t.Skip("prometheus is not installed (Debian: prometheus)")
-	}
 	target := os.Getenv("TOLLWIRE_METRICS")
 	if target == "" {
 		target = traffic(t, native)
 	}
-	dir := t.TempDir()
 	rules, err := filepath.Abs("../prometheus")
 	if err != nil {
 		t.Fatal(err)
 	}
-	conf := fmt.Sprintf("global: {scrape_interval: 1s, evaluation_interval: 1s}\nrule_files: [%s/recording.yml, %s/alerts.yml]\n"+
-		"scrape_configs:\n  - {job_name: tollwire, static_configs: [{targets: [%q]}]}\n", rules, rules, target)
-	if err := os.WriteFile(filepath.Join(dir, "prometheus.yml"), []byte(conf), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &prometheus{t: t, addr: l.Addr().String(), done: map[string]bool{}}
-	l.Close()
-	args := []string{"--config.file=" + filepath.Join(dir, "prometheus.yml"), "--storage.tsdb.path=" + filepath.Join(dir, "data"),
-		"--web.listen-address=" + p.addr, "--log.level=warn"}
+	var flags []string
 	if native {
-		args = append(args, "--enable-feature=native-histograms")
+		flags = append(flags, "--enable-feature=native-histograms")
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, bin, args...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.WaitDelay = 10 * time.Second
-	var log bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &log, &log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cancel()
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Logf("prometheus said:\n%s", log.Bytes())
-		}
-	})
-	for range 100 {
-		if resp, err := http.Get("http://" + p.addr + "/-/ready"); err == nil {
-			resp.Body.Close()
-			if resp.StatusCode == 200 {
-				return p
-			}
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-	t.Fatalf("prometheus did not start\n%s", log.Bytes())
-	return nil
+	return &prometheus{servers.StartPrometheus(t, fmt.Sprintf("global: {scrape_interval: 1s, evaluation_interval: 1s}\n"+
+		"rule_files: [%s/recording.yml, %s/alerts.yml]\n"+
+		"scrape_configs:\n  - {job_name: tollwire, static_configs: [{targets: [%q]}]}\n", rules, rules, target), flags...), map[string]bool{}}
 }
 
 // unanswered returns the queries that have returned nothing so far.
@@ -143,7 +96,7 @@ func (p *prometheus) unanswered() (left []string) {
 			for _, panel := range r.panels {
 				for _, q := range panel.queries {
 					if !p.done[q.expr] {
-						if p.done[q.expr] = len(p.query(fill.Replace(q.expr))) > 0; !p.done[q.expr] {
+						if p.done[q.expr] = len(p.Query(fill.Replace(q.expr))) > 0; !p.done[q.expr] {
 							left = append(left, d.uid+": "+panel.title+": "+q.expr)
 						}
 					}
@@ -152,30 +105,6 @@ func (p *prometheus) unanswered() (left []string) {
 		}
 	}
 	return left
-}
-
-// query returns the values of an instant query; NaN is none.
-func (p *prometheus) query(expr string) (values []string) {
-	resp, err := http.Get("http://" + p.addr + "/api/v1/query?query=" + url.QueryEscape(expr))
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	var r struct {
-		Status, Error string
-		Data          struct {
-			Result []struct{ Value [2]any }
-		}
-	}
-	if err := json.NewDecoder(resp.Body).Decode(&r); err != nil || r.Status != "success" {
-		p.t.Fatalf("%s: %v %s", expr, err, r.Error)
-	}
-	for _, s := range r.Data.Result {
-		if v := fmt.Sprint(s.Value[1]); v != "NaN" {
-			values = append(values, v)
-		}
-	}
-	return values
 }
 
 // traffic serves the exporter of an agent that sees calls of every kind, for as long
