@@ -150,6 +150,18 @@ func (c *conn) close(f *flow.Data, err error) {
 	c.d.forget(c)
 }
 
+// idle gives up what is open after a long silence. An HTTP/2 connection is kept: what
+// its header tables hold cannot be learned again.
+func (c *conn) idle(now flow.Time) {
+	if c.http2 == nil || c.dead {
+		c.close(&flow.Data{Time: now}, stream.ErrTimeout)
+		return
+	}
+	c.end(now, stream.ErrTimeout)
+	c.last = now
+	c.d.lru.touch(c)
+}
+
 // end settles every exchange that is open.
 func (c *conn) end(at flow.Time, err error) {
 	if c.session != nil {

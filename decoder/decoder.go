@@ -166,7 +166,7 @@ func (d *Decoder) Tick(now flow.Time) {
 		c.tick(d.now)
 	}
 	for c := d.lru.oldest(); c != nil && d.now.Sub(c.last) >= d.cfg.IdleTimeout; c = d.lru.oldest() {
-		c.close(&flow.Data{Time: d.now}, stream.ErrTimeout)
+		c.idle(d.now)
 	}
 }
 

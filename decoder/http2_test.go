@@ -319,6 +319,33 @@ func TestHTTP2Frames(t *testing.T) {
 	}
 }
 
+// TestHTTP2Idle: a call is given up after a long silence, the connection isn't.
+func TestHTTP2Idle(t *testing.T) {
+	noLeak(t)
+	c, s := newH2(), newH2()
+	r := newRig(t)
+	c.WriteString(http2.ClientPreface)
+	c.WriteSettings()
+	s.WriteSettings()
+	for _, id := range []uint32{1, 3} {
+		c.WriteHeaders(http2.HeadersFrameParam{StreamID: id, EndHeaders: true, BlockFragment: c.block(":method", "POST", ":path", "/echo", ":authority", "x", "x-indexed", "1")})
+		c.WriteData(id, true, []byte(askUnary))
+		r.push(flow.Write, c.take())
+		if id == 3 {
+			s.WriteHeaders(http2.HeadersFrameParam{StreamID: id, EndHeaders: true, BlockFragment: s.block(":status", "200")})
+			s.WriteData(id, true, []byte(`{"usage":1}`))
+			r.push(flow.Read, s.take())
+		}
+		r.now += flow.Time(time.Hour)
+		r.Tick(r.now)
+	}
+	r.Close()
+	want := []string{`POST /echo 0  0 missing "cut" "timeout" 16/0`, `POST /echo 200  1 exact "" "" 16/11`}
+	if got := essence(r.calls); !reflect.DeepEqual(got, want) {
+		t.Errorf("%q", got)
+	}
+}
+
 // TestHTTP2Hostile: lists and streams without end, tables that lie, padding past the frame.
 func TestHTTP2Hostile(t *testing.T) {
 	noLeak(t)
