@@ -230,3 +230,36 @@ func TestFaults(t *testing.T) {
 		})
 	}
 }
+
+// TestHTTP2 has the clients that can speak it use HTTP/2.
+func TestHTTP2(t *testing.T) {
+	for _, c := range all(t) {
+		if !c.HTTP2 {
+			continue
+		}
+		t.Run(c.Name, func(t *testing.T) {
+			s := serve(t, sim.Config{})
+			spec := Spec{BaseURL: "https://" + s.TLSAddr(), CA: s.CA(), Calls: fourCalls, KeepAlive: true, HTTP2: true}
+			compare(t, s, run(t, c, spec), spec)
+			for _, e := range s.Ledger().Entries() {
+				if e.HTTP != "HTTP/2.0" {
+					t.Errorf("%s was served over %s", e.ID, e.HTTP)
+				}
+			}
+		})
+	}
+}
+
+// TestBigBodies: a prompt of 3 MiB and a stream of 2 MiB.
+func TestBigBodies(t *testing.T) {
+	for _, c := range all(t) {
+		t.Run(c.Name, func(t *testing.T) {
+			s := serve(t, sim.Config{})
+			spec := Spec{BaseURL: "https://" + s.TLSAddr(), CA: s.CA(), KeepAlive: true, Calls: []Call{
+				{Provider: "anthropic", PromptBytes: 3 << 20, Sim: "tokens=4"},
+				{Provider: "openai", Stream: true, Sim: "body=2097152;size=2048"},
+			}}
+			compare(t, s, run(t, c, spec), spec)
+		})
+	}
+}
