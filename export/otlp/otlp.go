@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"path/filepath"
 	"sync"
@@ -125,6 +126,11 @@ func New(cfg Config) (*Exporter, error) {
 	}
 	if cfg.Dir == "" {
 		return nil, errors.New("no folder for the queue")
+	}
+	if cfg.Langfuse { // asks for spans to be shown at once
+		headers := map[string]string{"x-langfuse-ingestion-version": "4"}
+		maps.Copy(headers, cfg.Headers)
+		cfg.Headers = headers
 	}
 	e := &Exporter{cfg: cfg, began: time.Now(), full: make(chan struct{}, 1),
 		scope: &commonpb.InstrumentationScope{Name: scopeName, Version: cfg.Version}}
