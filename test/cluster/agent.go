@@ -1,0 +1,247 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/tollwire/tollwire/cmd/llmsim/ledgercheck"
+	"github.com/tollwire/tollwire/internal/trial"
+)
+
+// record is a line of the agent's records.
+type record struct {
+	ledgercheck.Record
+	Pod        string `json:"k8s.pod.name"`
+	Namespace  string `json:"k8s.namespace.name"`
+	Container  string `json:"k8s.container.name"`
+	Service    string `json:"service.name"`
+	NodeSource string `json:"tollwire.node.source"`
+}
+
+// daemonset is the agent on the node. When it is replaced, what the one before said
+// is kept.
+type daemonset struct {
+	n       *node
+	pod     string
+	uid     string
+	restart int // of the container
+	url     string
+
+	records []*record       // of those before
+	scrapes []trial.Samples // their last
+}
+
+// deploy makes the DaemonSet and waits until its pod is ready.
+func deploy(ctx context.Context, n *node, repo string) (*daemonset, error) {
+	if err := n.ctr("images", "import", filepath.Join(repo, "bin", "tollwire-image.tar")); err != nil {
+		return nil, err
+	}
+	if _, err := n.kubectl(ctx, "apply", "-k", filepath.Join(repo, "test/cluster/daemonset")); err != nil {
+		return nil, err
+	}
+	d := &daemonset{n: n}
+	return d, d.find(ctx)
+}
+
+// find waits for the ready pod of the DaemonSet that is not the one known.
+func (d *daemonset) find(ctx context.Context) error {
+	err := await(ctx, 2*time.Minute, "the agent's pod", func() error {
+		out, err := d.n.kubectl(ctx, "-n", "tollwire", "get", "pods", "-l", "app.kubernetes.io/name=tollwire", "-o", "json")
+		if err != nil {
+			return err
+		}
+		var list struct {
+			Items []struct {
+				Metadata struct {
+					Name, UID         string
+					DeletionTimestamp *time.Time
+				}
+				Status struct {
+					PodIP             string
+					ContainerStatuses []struct {
+						Ready        bool
+						RestartCount int
+						State        json.RawMessage
+					}
+				}
+			}
+		}
+		if err := json.Unmarshal([]byte(out), &list); err != nil {
+			return err
+		}
+		for _, p := range list.Items {
+			if p.Metadata.DeletionTimestamp != nil || p.Metadata.Name == d.pod || len(p.Status.ContainerStatuses) == 0 {
+				continue
+			}
+			c := p.Status.ContainerStatuses[0]
+			if !c.Ready {
+				return fmt.Errorf("%s is %s", p.Metadata.Name, c.State)
+			}
+			d.pod, d.uid, d.restart = p.Metadata.Name, p.Metadata.UID, c.RestartCount
+			d.url = "http://" + p.Status.PodIP + ":9464"
+			return nil
+		}
+		return errors.New("there is none")
+	})
+	if err != nil {
+		said, _ := d.n.said("tollwire", "tollwire-", "tollwire")
+		for _, l := range said[max(0, len(said)-8):] {
+			err = fmt.Errorf("%w\n%s", err, l.text)
+		}
+	}
+	return err
+}
+
+// scrape reads the running agent's /metrics.
+func (d *daemonset) scrape(ctx context.Context) (trial.Samples, error) {
+	return (&trial.Agent{Metrics: d.url}).Scrape(ctx)
+}
+
+// list reads one of the lists that the agent serves.
+func (d *daemonset) list(ctx context.Context, name string, into any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.url+"/api/v1/"+name, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	return json.NewDecoder(resp.Body).Decode(into)
+}
+
+// current returns the records that the running agent has written.
+func (d *daemonset) current() ([]*record, error) {
+	path := filepath.Join(d.n.dir, "podlogs", "tollwire_"+d.pod+"_"+d.uid, "tollwire", strconv.Itoa(d.restart)+".log")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var all []*record
+	for _, l := range parseLog(string(b)) {
+		if l.stream != "stdout" {
+			continue
+		}
+		r := new(record)
+		if err := json.Unmarshal([]byte(l.text), r); err != nil {
+			return nil, fmt.Errorf("record %q: %w", l.text, err)
+		}
+		all = append(all, r)
+	}
+	return all, nil
+}
+
+// said returns all records of the pods' calls, of this agent and those before.
+func (d *daemonset) said() ([]*record, error) {
+	now, err := d.current()
+	var all []*record
+	for _, r := range append(d.records[:len(d.records):len(d.records)], now...) {
+		if r.Role == "client" {
+			all = append(all, r)
+		}
+	}
+	return all, err
+}
+
+// awaitRecords waits until n calls were recorded, then a moment for any too many.
+func (d *daemonset) awaitRecords(ctx context.Context, n int, limit time.Duration) error {
+	err := await(ctx, limit, "the records", func() error {
+		all, err := d.said()
+		if err == nil && len(all) < n {
+			err = fmt.Errorf("%d of %d", len(all), n)
+		}
+		return err
+	})
+	time.Sleep(time.Second)
+	return err
+}
+
+// keep remembers what the running agent said, which is about to end.
+func (d *daemonset) keep(ctx context.Context) error {
+	s, err := d.scrape(ctx)
+	if err != nil {
+		return err
+	}
+	now, err := d.current()
+	d.records, d.scrapes = append(d.records, now...), append(d.scrapes, s)
+	return err
+}
+
+// replace deletes the pod; the DaemonSet makes another.
+func (d *daemonset) replace(ctx context.Context) error {
+	if err := d.keep(ctx); err != nil {
+		return err
+	}
+	if _, err := d.n.kubectl(ctx, "-n", "tollwire", "delete", "pod", d.pod); err != nil {
+		return err
+	}
+	return d.find(ctx)
+}
+
+// restartProcess ends the agent's process; kubelet starts the container again, with
+// or without an API server.
+func (d *daemonset) restartProcess(ctx context.Context) error {
+	if err := d.keep(ctx); err != nil {
+		return err
+	}
+	pid, err := d.pid()
+	if err != nil {
+		return err
+	}
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+		return fmt.Errorf("end the agent: %w", err)
+	}
+	d.restart++
+	return await(ctx, 2*time.Minute, "the restarted agent", func() error {
+		if again, err := d.pid(); err != nil {
+			return err
+		} else if again == pid {
+			return errors.New("it has not ended")
+		}
+		resp, err := http.Get(d.url + "/readyz")
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("readyz: %s", resp.Status)
+		}
+		return nil
+	})
+}
+
+// pid is the agent's process: the one in the pod's cgroup that is called so.
+func (d *daemonset) pid() (int, error) {
+	comms, _ := filepath.Glob("/proc/[0-9]*/comm")
+	for _, c := range comms {
+		if b, err := os.ReadFile(c); err != nil || strings.TrimSpace(string(b)) != "tollwire" {
+			continue
+		}
+		b, err := os.ReadFile(filepath.Join(filepath.Dir(c), "cgroup"))
+		if err == nil && strings.Contains(string(b), d.uid) {
+			return strconv.Atoi(filepath.Base(filepath.Dir(c)))
+		}
+	}
+	return 0, errors.New("the agent has no process")
+}
+
+// sum adds up a counter over this agent's scrape and the last of those before.
+func (d *daemonset) sum(now trial.Samples, name string, labels ...string) float64 {
+	total := now.Sum(name, labels...)
+	for _, s := range d.scrapes {
+		total += s.Sum(name, labels...)
+	}
+	return total
+}

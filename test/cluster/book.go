@@ -1,0 +1,146 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"math/big"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/tollwire/tollwire/cmd/llmsim/ledgercheck"
+	"github.com/tollwire/tollwire/cmd/llmsim/sim"
+	"github.com/tollwire/tollwire/internal/trial"
+)
+
+// verdict is what became of the ledger's calls in the agent's books.
+type verdict struct {
+	calls, right, lost int
+	problems           []string
+}
+
+func (v *verdict) problem(format string, args ...any) {
+	v.problems = append(v.problems, fmt.Sprintf(format, args...))
+}
+
+// audit holds the agent's records and its /metrics to the ledger, call by call and in sum.
+func audit(ctx context.Context, w io.Writer, d *daemonset, ledger []*sim.Entry) (*verdict, error) {
+	records, err := d.said()
+	if err != nil {
+		return nil, err
+	}
+	scrape, err := d.scrape(ctx)
+	if err != nil {
+		return nil, err
+	}
+	v := &verdict{calls: len(ledger)}
+
+	byRecord := make(map[*ledgercheck.Record]*record, len(records))
+	plain := make([]*ledgercheck.Record, len(records))
+	for i, r := range records {
+		plain[i] = &r.Record
+		byRecord[plain[i]] = r
+	}
+	report := ledgercheck.Check(ledger, plain, ledgercheck.Options{Price: trial.Price})
+	v.problems = append(v.problems, report.Mismatches...)
+
+	want := make(map[booking]*sum)
+	for _, p := range report.Pairs {
+		b, err := truth(p.Entry)
+		if err != nil {
+			v.problem("%v", err)
+			continue
+		}
+		if want[b] == nil {
+			want[b] = newSum()
+		}
+		want[b].add(p.Entry)
+		if p.Record == nil {
+			v.lost++
+			continue
+		}
+		r := byRecord[p.Record]
+		got := booking{r.Graph, r.Node, r.Service, r.Pod, r.Container}
+		switch {
+		case got != b || r.Namespace != "default":
+			v.problem("%s of %s is booked to %+v by %s, namespace %q", p.Entry.ID, p.Entry.Client, got, r.NodeSource, r.Namespace)
+		case len(p.Diffs) == 0:
+			v.right++
+		}
+	}
+	v.metrics(w, d, scrape, want)
+	return v, nil
+}
+
+// sum is what the ledger says of one container's calls.
+type sum struct {
+	calls  int
+	tokens map[string]float64
+	usd    *big.Rat
+}
+
+func newSum() *sum { return &sum{tokens: make(map[string]float64), usd: new(big.Rat)} }
+
+func (s *sum) add(e *sim.Entry) {
+	s.calls++
+	for class, n := range e.Usage {
+		s.tokens[class] += n
+	}
+	if usd, ok := trial.Price(e); ok {
+		if r, ok := new(big.Rat).SetString(usd); ok {
+			s.usd.Add(s.usd, r)
+		}
+	}
+}
+
+// metrics compares the counters: those of each pod and node, and those without a
+// label, where a call counted twice or booked elsewhere would show.
+func (v *verdict) metrics(w io.Writer, d *daemonset, now trial.Samples, want map[booking]*sum) {
+	order := slices.SortedFunc(maps.Keys(want), func(a, b booking) int {
+		return strings.Compare(a.Pod+"/"+a.Container, b.Pod+"/"+b.Container)
+	})
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "POD\tGRAPH\tNODE\tSERVICE\tCALLS\tOF LEDGER\tTOKENS\tUSD")
+	total := newSum()
+	for _, b := range order {
+		s := want[b]
+		total.calls += s.calls
+		total.usd.Add(total.usd, s.usd)
+		for class, n := range s.tokens {
+			total.tokens[class] += n
+		}
+		labels := []string{"tollwire_graph", b.Graph, "tollwire_node", b.Node, "service_name", b.Service,
+			"k8s_pod_name", b.Pod, "k8s_namespace_name", "default"}
+		calls := d.sum(now, "tollwire_calls_total", append(labels, "role", "client")...)
+		tokens, usd := d.sum(now, "tollwire_tokens_total", labels...), d.sum(now, "tollwire_cost_usd_total", labels...)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%.0f\t%d\t%.0f\t%.6f\n", b.Pod, b.Graph, b.Node, b.Service, calls, s.calls, tokens, usd)
+		v.equal(b.Pod+"/"+b.Container, s, calls, func(class string) float64 {
+			return d.sum(now, "tollwire_tokens_total", append(labels, "class", class)...)
+		}, usd)
+	}
+	t.Flush()
+	v.equal("all", total, d.sum(now, "tollwire_calls_total", "role", "client"), func(class string) float64 {
+		return d.sum(now, "tollwire_tokens_total", "class", class)
+	}, d.sum(now, "tollwire_cost_usd_total"))
+	if n := d.sum(now, "tollwire_capture_bytes_total", "fate", "dropped"); n != 0 {
+		v.problem("%.0f bytes were dropped", n)
+	}
+}
+
+func (v *verdict) equal(whose string, want *sum, calls float64, tokens func(class string) float64, usd float64) {
+	if calls != float64(want.calls) {
+		v.problem("%s: /metrics counts %.0f calls, the ledger %d", whose, calls, want.calls)
+	}
+	for class, n := range want.tokens {
+		if got := tokens(class); got != n {
+			v.problem("%s: /metrics counts %.0f tokens of class %s, the ledger %.0f", whose, got, class, n)
+		}
+	}
+	if exact, _ := want.usd.Float64(); usd-exact > 1e-9 || exact-usd > 1e-9 {
+		v.problem("%s: /metrics says %.9f USD, the ledger's calls cost %.9f", whose, usd, exact)
+	}
+}
