@@ -61,7 +61,30 @@ verify: generate ## Fail when generated files differ from what is committed
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
 	@echo "verify: generated files are what the sources make"
 
-FUZZTIME ?= 5s
+.PHONY: conformance
+conformance: ## Decode the recorded corpora and hold every number to their expectations
+	@go run ./decoder/conformance/cmd/conformance
+
+.PHONY: conformance-pricing
+conformance-pricing: bin/tollwire ## Price recorded usage with the price that held then
+	@TOLLWIRE=$(CURDIR)/bin/tollwire go test -count=1 -v -run '^TestExpectedPrices$$' ./pricing/cli | grep '^pricing:'
+
+.PHONY: bench-pricing
+bench-pricing: ## Time and allocations of pricing a call
+	@go test -run '^$$' -bench 'Price$$' -benchmem ./pricing | \
+	  awk '/^BenchmarkPrice/ {printf "pricing: %.1f us, %d allocs a call\n", $$3/1000, $$7}'
+
+.PHONY: prices
+prices: ## Make the default price book anew from genai-prices' data
+	go run ./cmd/agent prices import genai-prices ../shared/corpora/genai-prices/data.json -o pricing/book/default.yaml \
+	  --date 2026-08-21 --source "pydantic/genai-prices 47df840a (MIT)"
+
+.PHONY: test-kernels
+test-kernels: ## Run the taps' tests on Debian's kernels under QEMU
+	CGO_ENABLED=0 go test -c -o bin/probes.test ./probes
+	cd probes && $(AS_ROOT) TOLLWIRE_CACHE=$(TOLLWIRE_CACHE) ../hack/kernels ../bin/probes.test
+
+FUZZTIME ?= 3s
 .PHONY: fuzz
 fuzz: ## Fuzz every parser for FUZZTIME each
 	@hack/fuzz $(FUZZTIME)

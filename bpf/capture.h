@@ -1,0 +1,533 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+//
+// What happens to the bytes of one call, whichever tap saw it: they are counted,
+// the connection's phase decides whether they cross, and those that do are
+// copied into the connection's ring in pieces, each with its position and with
+// the number of bytes that are missing before it.
+#pragma once
+
+#include "kernel.h"
+#include "wire.h"
+#include "maps.h"
+#include "http.h"
+
+#define PIECE 16384
+// Pieces of one call: 16 MiB where the kernel has bpf_loop (5.17), else what the
+// verifier has the patience to walk through.
+#define MAX_PIECES 1024
+#define MAX_PIECES_UNROLLED 24
+// Calls on a late connection that may begin with nothing known, before it is given up.
+#define MAX_STRANGERS 4096
+
+// One call: whose it is and where its bytes lie. The bytes are seg_left bytes at
+// buf, and then the segments of iov.
+struct xfer {
+	struct conn_key key;
+	struct conn *conn;
+	struct counters *counters;
+	void *ring;
+	struct settings *settings;
+	__u64 time;
+	__u64 buf;
+	__u64 seg_left;
+	__u64 iov;
+	__u64 n; // bytes of the call not accounted for yet
+	__u32 iov_left;
+	__u32 tid;
+	__u8 dir;
+	__u8 head; // the next piece starts a head
+};
+
+static __always_inline struct settings *settings(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&config, &zero);
+}
+
+static __always_inline bool is_self(__u32 tgid)
+{
+	struct settings *s = settings();
+
+	return !s || s->self == tgid;
+}
+
+static __always_inline struct counters *counters_of(__u32 source)
+{
+	return bpf_map_lookup_elem(&stats, &source);
+}
+
+static __always_inline __u64 process_start(void)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	return BPF_CORE_READ(task, group_leader, start_boottime);
+}
+
+static __always_inline void *ring_of(const struct conn_key *key)
+{
+	struct settings *s = settings();
+	__u64 h = (key->key >> 4) ^ (__u64)key->tgid << 32;
+
+	if (!s || !s->shards)
+		return NULL;
+	h *= 0x9e3779b97f4a7c15ULL; // 2^64 / the golden ratio: spreads all bits upwards
+	__u32 shard = (__u32)(h >> 40) % s->shards;
+
+	return bpf_map_lookup_elem(&rings, &shard);
+}
+
+static const struct conn no_conn;
+
+// Makes a new connection of what the key says; NULL when the map refuses.
+static __noinline __attribute__((unused)) struct conn *conn_new(const struct conn_key *key, bool late)
+{
+	if (bpf_map_update_elem(&conns, key, &no_conn, BPF_ANY))
+		return NULL;
+	struct conn *c = bpf_map_lookup_elem(&conns, key);
+
+	if (!c)
+		return NULL;
+	c->gen = (bpf_ktime_get_ns() & ~0xffULL) | (bpf_get_smp_processor_id() & 0xff);
+	c->start = process_start();
+	c->flags = late ? CONN_LATE : 0;
+	return c;
+}
+
+static __always_inline void count_submitted(struct xfer *x, __u64 n)
+{
+	x->counters->submitted += n;
+	x->counters->records++;
+	x->conn->pos[x->dir & 1] += n;
+	x->conn->message[x->dir & 1] += n;
+}
+
+static __always_inline void leave_out(struct xfer *x, __u64 n, __u8 reason)
+{
+	struct conn *c = x->conn;
+	__u32 d = x->dir & 1;
+
+	c->pos[d] += n;
+	c->gap[d] += n;
+	if (c->gap_reason[d] < reason)
+		c->gap_reason[d] = reason;
+}
+
+static __always_inline void ignore(struct xfer *x, __u64 n)
+{
+	x->counters->ignored += n;
+	leave_out(x, n, GAP_IGNORED);
+}
+
+static __always_inline void drop(struct xfer *x, __u64 n, __u32 reason)
+{
+	if (reason < NUM_GAP_REASONS)
+		x->counters->dropped[reason] += n;
+	leave_out(x, n, reason);
+}
+
+static __always_inline void fill(struct hdr *h, struct xfer *x, __u8 kind, __u32 len)
+{
+	struct conn *c = x->conn;
+	__u32 d = x->dir & 1;
+
+	h->time = x->time;
+	h->key = x->key.key;
+	h->gen = c->gen;
+	h->pos = c->pos[d];
+	h->gap = c->gap[d];
+	h->start = c->start;
+	h->cgroup = bpf_get_current_cgroup_id();
+	h->pid = x->key.tgid;
+	h->tid = x->tid;
+	h->len = len;
+	h->exchange = c->exchange;
+	h->kind = kind;
+	h->dir = d;
+	h->source = x->key.source;
+	h->flags = (x->head ? HDR_HEAD : 0) | (c->flags & CONN_LATE ? HDR_LATE : 0);
+	h->gap_reason = c->gap_reason[d];
+	h->family = c->family;
+	h->port = c->port;
+	((__u64 *)h->addr)[0] = c->addr[0];
+	((__u64 *)h->addr)[1] = c->addr[1];
+	c->gap[d] = 0;
+	c->gap_reason[d] = GAP_NONE;
+	x->head = 0;
+}
+
+struct piece {
+	struct hdr hdr;
+	__u8 data[];
+};
+
+// Returns v, of which the verifier then knows nothing. It would otherwise tell
+// the rounds of a loop apart by what is left to do, and never see two alike.
+static __always_inline __u64 forget(struct xfer *x, __u64 v)
+{
+	return v + *(volatile __u64 *)&x->settings->zero;
+}
+
+// Copies the len bytes at x->buf into one record. Records come in size classes,
+// so that the ring is not filled with air.
+static __always_inline void cross_piece(struct xfer *x, __u64 len)
+{
+	struct piece *p;
+	__u32 room;
+
+	if (len <= 160)
+		p = bpf_ringbuf_reserve(x->ring, sizeof(*p) + (room = 160), 0);
+	else if (len <= 928)
+		p = bpf_ringbuf_reserve(x->ring, sizeof(*p) + (room = 928), 0);
+	else if (len <= 4000)
+		p = bpf_ringbuf_reserve(x->ring, sizeof(*p) + (room = 4000), 0);
+	else
+		p = bpf_ringbuf_reserve(x->ring, sizeof(*p) + (room = PIECE), 0);
+	if (!p) {
+		drop(x, len, GAP_RING_FULL);
+		return;
+	}
+	__u32 size = forget(x, len);
+
+	if (size > room)
+		size = room;
+	if (bpf_probe_read_user(p->data, size, (void *)x->buf)) {
+		bpf_ringbuf_discard(p, 0);
+		drop(x, len, GAP_FAULT);
+		return;
+	}
+	fill(&p->hdr, x, KIND_DATA, len);
+	bpf_ringbuf_submit(p, 0);
+	count_submitted(x, len);
+}
+
+static __always_inline void next_segment(struct xfer *x)
+{
+	struct iovec v = {};
+
+	if (!x->iov_left) {
+		x->iov = 0;
+		return;
+	}
+	if (bpf_probe_read_user(&v, sizeof(v), (void *)x->iov)) {
+		x->iov = 0;
+		x->iov_left = 0;
+		return;
+	}
+	x->buf = v.iov_base;
+	x->seg_left = v.iov_len;
+	x->iov += sizeof(v);
+	x->iov_left--;
+}
+
+// One round of the loop of cross: a piece or a new segment. 1 ends the loop.
+static int cross_step(__u32 i, struct xfer *x)
+{
+	__u64 len = x->n;
+
+	if (!len)
+		return 1;
+	if (!x->seg_left) {
+		if (!x->iov)
+			return 1;
+		next_segment(x);
+		return 0;
+	}
+	if (len > x->seg_left)
+		len = x->seg_left;
+	if (len > PIECE)
+		len = PIECE;
+	len = forget(x, len);
+	cross_piece(x, len);
+	len = forget(x, len);
+	x->buf += len;
+	x->seg_left -= len;
+	x->n -= len;
+	return 0;
+}
+
+// Copies all bytes of the call that the message's limit allows.
+static __noinline __attribute__((unused)) int cross(struct xfer *x)
+{
+	__u64 have = x->conn->message[x->dir & 1], limit = x->settings->body_limit;
+	__u64 room = have < limit ? limit - have : 0, over = 0;
+
+	if (limit && x->conn->phase != PHASE_H2 && x->n > room) {
+		over = x->n - room;
+		x->n = room;
+	}
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop)) {
+		bpf_loop(MAX_PIECES, cross_step, x, 0);
+	} else {
+		for (__u32 i = 0; i < MAX_PIECES_UNROLLED; i++)
+			if (cross_step(i, x))
+				break;
+	}
+	if (x->n) // more pieces or segments than a call may have here
+		drop(x, x->n, GAP_UNREADABLE);
+	if (over)
+		drop(x, over, GAP_OVER_LIMIT);
+	return 0;
+}
+
+// Submits what was held back of a head, as bytes of their own.
+static __noinline __attribute__((unused)) int cross_held(struct xfer *x)
+{
+	struct conn *c = x->conn;
+	__u32 d = x->dir & 1;
+	__u32 len = c->held_len[d] & 7;
+	struct {
+		struct hdr hdr;
+		__u8 data[8];
+	} *r = bpf_ringbuf_reserve(x->ring, sizeof(*r), 0);
+
+	if (!r) {
+		drop(x, len, GAP_RING_FULL);
+	} else {
+		__u64 now = x->time;
+
+		x->time = c->held_time[d];
+		__builtin_memcpy(r->data, &c->held[d], 8);
+		fill(&r->hdr, x, KIND_DATA, len);
+		x->time = now;
+		bpf_ringbuf_submit(r, 0);
+		count_submitted(x, len);
+	}
+	c->held_len[d] = 0;
+	c->held[d] = 0;
+	return 0;
+}
+
+static __always_inline void ignore_held(struct xfer *x)
+{
+	struct conn *c = x->conn;
+	__u32 d = x->dir & 1;
+
+	if (c->held_len[d])
+		ignore(x, c->held_len[d]);
+	c->held_len[d] = 0;
+	c->held[d] = 0;
+}
+
+// A record without payload: the end of a direction or of the connection.
+static __noinline __attribute__((unused)) int signal_end(struct xfer *x, __u32 kind)
+{
+	struct conn *c = x->conn;
+	struct hdr *h;
+
+	x->ring = ring_of(&x->key);
+	if (!x->ring)
+		return 0;
+	// The record names one direction; a loss at the end of the other goes before it.
+	if (kind == KIND_CLOSE && c->gap_reason[DIR_WRITE] > GAP_IGNORED) {
+		h = bpf_ringbuf_reserve(x->ring, sizeof(*h), 0);
+		if (h) {
+			x->dir = DIR_WRITE;
+			fill(h, x, KIND_DATA, 0);
+			bpf_ringbuf_submit(h, 0);
+		}
+	}
+	if (kind == KIND_CLOSE)
+		x->dir = DIR_READ;
+	h = bpf_ringbuf_reserve(x->ring, sizeof(*h), 0);
+	if (!h)
+		return 0;
+	fill(h, x, kind, 0);
+	bpf_ringbuf_submit(h, 0);
+	return 0;
+}
+
+// The connection is gone: says so to user space if it knows it, and forgets it.
+static __noinline __attribute__((unused)) int conn_close(struct xfer *x)
+{
+	x->counters = counters_of(x->key.source);
+	if (x->counters) {
+		x->dir = DIR_WRITE;
+		ignore_held(x);
+		x->dir = DIR_READ;
+		ignore_held(x);
+	}
+	if (x->conn->flags & CONN_CROSSED)
+		signal_end(x, KIND_CLOSE);
+	bpf_map_delete_elem(&conns, &x->key);
+	return 0;
+}
+
+static __always_inline void remember_process(struct xfer *x)
+{
+	if (x->conn->flags & CONN_CROSSED)
+		return;
+	x->conn->flags |= CONN_CROSSED;
+	bpf_map_update_elem(&procs, &x->key.tgid, &x->conn->start, BPF_ANY);
+}
+
+// Reads up to 8 bytes of the call behind those held, across short segments,
+// without moving on. Returns how many bytes *v has then; 0 when none can be read.
+static __always_inline __u32 first_bytes(struct xfer *x, __u64 *v)
+{
+	struct conn *c = x->conn;
+	__u32 have = c->held_len[x->dir & 1] & 7;
+	__u64 buf = x->buf, left = x->seg_left, iov = x->iov, n = x->n;
+	__u32 iov_left = x->iov_left;
+
+	*v = c->held[x->dir & 1];
+	for (int i = 0; i < 4; i++) {
+		__u64 part = 0;
+		__u64 len = 8 - have;
+
+		if (len > left)
+			len = left;
+		if (len > n)
+			len = n;
+		if (len) {
+			__u32 size = len;
+
+			asm volatile("" : "+r"(size));
+			if (size > 8)
+				size = 8;
+			if (bpf_probe_read_user(&part, size, (void *)buf))
+				return 0;
+			*v |= part << ((have & 7) * 8);
+			have += size;
+			n -= size;
+		}
+		if (have >= 8 || !n || !iov || !iov_left)
+			break;
+		struct iovec next = {};
+
+		if (bpf_probe_read_user(&next, sizeof(next), (void *)iov))
+			break;
+		buf = next.iov_base;
+		left = next.iov_len;
+		iov += sizeof(next);
+		iov_left--;
+	}
+	return have > 8 ? 8 : have;
+}
+
+static __always_inline void new_exchange(struct xfer *x, __u8 phase)
+{
+	struct conn *c = x->conn;
+
+	c->req_dir = x->dir;
+	if (!(c->flags & CONN_RESPONSE) || c->exchange != 1)
+		c->exchange++;
+	c->flags &= ~CONN_RESPONSE;
+	c->message[0] = 0;
+	c->message[1] = 0;
+	c->phase = phase;
+	c->strangers = 0;
+}
+
+static __always_inline void apply_verdict(struct xfer *x)
+{
+	struct conn *c = x->conn;
+	struct verdict_key key = {.key = x->key.key, .gen = c->gen};
+	struct verdict_value *v = bpf_map_lookup_elem(&verdicts, &key);
+
+	if (!v)
+		return;
+	if (v->verdict == VERDICT_NOT_HTTP)
+		c->phase = PHASE_DEAD;
+	else if (v->verdict == VERDICT_IGNORE && v->exchange == c->exchange &&
+		 c->phase == PHASE_OPEN)
+		c->phase = PHASE_SKIP;
+}
+
+// Handles x->n bytes of x->conn. The caller has filled all of x but ring,
+// settings and head, and has counted the bytes as seen.
+static __always_inline void on_bytes(struct xfer *x)
+{
+	struct conn *c = x->conn;
+	__u32 d = x->dir & 1;
+	int match = MATCH_NONE;
+	bool fits = false;
+
+	x->head = 0;
+	if (c->phase == PHASE_OPEN || c->phase == PHASE_H2)
+		apply_verdict(x);
+	if (c->phase == PHASE_DEAD) {
+		ignore_held(x);
+		ignore(x, x->n);
+		return;
+	}
+	if (c->phase == PHASE_UNKNOWN || (c->phase != PHASE_H2 && d == c->req_dir) ||
+	    c->phase == PHASE_OPEN) {
+		__u64 v = 0;
+		__u32 len = first_bytes(x, &v);
+
+		if (len)
+			match = match_head(v, len);
+		fits = len == c->held_len[d] + x->n;
+		if (match == MATCH_PREFIX && !(fits && len < 8))
+			match = MATCH_NONE;
+		if (c->phase == PHASE_UNKNOWN) {
+			if (match == MATCH_NONE && len >= 8 && h2_settings(v) &&
+			    !(c->flags & CONN_LATE))
+				match = MATCH_H2;
+			if (match == MATCH_NONE &&
+			    (!(c->flags & CONN_LATE) || (len >= 3 && tls_record(v)) ||
+			     c->strangers++ > MAX_STRANGERS))
+				c->phase = len ? PHASE_DEAD : c->phase;
+		} else if (d != c->req_dir) {
+			if (match != MATCH_RESPONSE)
+				match = MATCH_NONE;
+		} else if (match == MATCH_RESPONSE || match == MATCH_H2) {
+			match = MATCH_NONE;
+		}
+		if (match == MATCH_PREFIX) {
+			c->held[d] = v;
+			c->held_len[d] = len;
+			c->held_time[d] = x->time;
+			return;
+		}
+	}
+	switch (match) {
+	case MATCH_POST:
+		new_exchange(x, PHASE_OPEN);
+		x->head = 1;
+		break;
+	case MATCH_REQUEST: {
+		__u64 len = x->n < x->seg_left ? x->n : x->seg_left;
+
+		if (len > PATH_SCAN)
+			len = PATH_SCAN;
+		new_exchange(x, path_smells(x->buf, len) ? PHASE_OPEN : PHASE_SKIP);
+		x->head = 1;
+		break;
+	}
+	case MATCH_RESPONSE:
+		if (c->phase == PHASE_UNKNOWN) {
+			c->req_dir = !d;
+			c->exchange = 1;
+			c->flags |= CONN_RESPONSE;
+			// The request of a late connection may have gone by long ago.
+			c->phase = c->flags & CONN_LATE ? PHASE_SKIP : PHASE_OPEN;
+		}
+		c->message[d] = 0;
+		x->head = 1;
+		break;
+	case MATCH_H2:
+		c->phase = PHASE_H2;
+		c->req_dir = x->dir;
+		c->exchange = 1;
+		x->head = 1;
+		break;
+	}
+	if (c->phase != PHASE_OPEN && c->phase != PHASE_H2) {
+		ignore_held(x);
+		ignore(x, x->n);
+		return;
+	}
+	x->settings = settings();
+	x->ring = ring_of(&x->key);
+	if (!x->ring || !x->settings) {
+		ignore_held(x);
+		drop(x, x->n, GAP_RING_FULL);
+		return;
+	}
+	remember_process(x);
+	if (c->held_len[d])
+		cross_held(x);
+	cross(x);
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+//
+// How the first bytes of a buffer are read: is this the head of an HTTP message,
+// could it become one, and is it a request that an LLM might answer.
+#pragma once
+
+enum match {
+	MATCH_NONE,
+	MATCH_PREFIX,   // all bytes so far are the start of a head
+	MATCH_POST,     // a request head that crosses
+	MATCH_REQUEST,  // a request head whose path decides
+	MATCH_RESPONSE, // a response head
+	MATCH_H2,       // the start of HTTP/2 in either direction
+};
+
+// Eight bytes of text as they lie in memory.
+#define W8(a, b, c, d, e, f, g, h)                                                                 \
+	((__u64)(a) | (__u64)(b) << 8 | (__u64)(c) << 16 | (__u64)(d) << 24 | (__u64)(e) << 32 |   \
+	 (__u64)(f) << 40 | (__u64)(g) << 48 | (__u64)(h) << 56)
+
+#define LOW(n) ((n) >= 8 ? ~0ULL : (1ULL << ((n) * 8)) - 1)
+
+#define TOKEN(word, n, result)                                                                     \
+	do {                                                                                       \
+		if (len >= (n)) {                                                                  \
+			if ((v & LOW(n)) == (word))                                                \
+				return result;                                                     \
+		} else if (v == ((word) & low)) {                                                  \
+			return MATCH_PREFIX;                                                       \
+		}                                                                                  \
+	} while (0)
+
+// v: the first len (1..8) bytes, the rest zero.
+static __always_inline int match_head(__u64 v, __u32 len)
+{
+	__u64 low = len >= 8 ? ~0ULL : (1ULL << ((len & 7) * 8)) - 1;
+
+	TOKEN(W8('P', 'O', 'S', 'T', ' ', 0, 0, 0), 5, MATCH_POST);
+	TOKEN(W8('G', 'E', 'T', ' ', 0, 0, 0, 0), 4, MATCH_REQUEST);
+	TOKEN(W8('H', 'T', 'T', 'P', '/', '1', '.', 0), 7, MATCH_RESPONSE);
+	TOKEN(W8('P', 'R', 'I', ' ', '*', ' ', 'H', 'T'), 8, MATCH_H2);
+	TOKEN(W8('P', 'U', 'T', ' ', 0, 0, 0, 0), 4, MATCH_REQUEST);
+	TOKEN(W8('H', 'E', 'A', 'D', ' ', 0, 0, 0), 5, MATCH_REQUEST);
+	TOKEN(W8('D', 'E', 'L', 'E', 'T', 'E', ' ', 0), 7, MATCH_REQUEST);
+	TOKEN(W8('P', 'A', 'T', 'C', 'H', ' ', 0, 0), 6, MATCH_REQUEST);
+	TOKEN(W8('O', 'P', 'T', 'I', 'O', 'N', 'S', ' '), 8, MATCH_REQUEST);
+	TOKEN(W8('C', 'O', 'N', 'N', 'E', 'C', 'T', ' '), 8, MATCH_REQUEST);
+	TOKEN(W8('T', 'R', 'A', 'C', 'E', ' ', 0, 0), 6, MATCH_REQUEST);
+	return MATCH_NONE;
+}
+
+// A server may send its HTTP/2 SETTINGS frame before it reads the preface.
+// RFC 9113, 4.1 and 6.5: 24 bits of length, a multiple of six, type 4, flags 0,
+// and of the stream id, which is 0, the first three bytes.
+static __always_inline bool h2_settings(__u64 v)
+{
+	__u32 len = (v & 0xff) << 16 | (v >> 8 & 0xff) << 8 | (v >> 16 & 0xff);
+
+	return v >> 24 == 4 && len <= 16384 && len % 6 == 0;
+}
+
+// The start of a TLS record (RFC 8446, 5.1).
+static __always_inline bool tls_record(__u64 v)
+{
+	__u8 type = v, major = v >> 8, minor = v >> 16;
+
+	return type >= 20 && type <= 23 && major == 3 && minor <= 4;
+}
+
+#define W4(a, b, c, d) ((__u32)(a) << 24 | (__u32)(b) << 16 | (__u32)(c) << 8 | (__u32)(d))
+#define PATH_SCAN 256
+
+// Whether a request line that is no POST may still be a call to a model:
+// a part of its path begins with /res(ponses), /rea(ltime), /pre(dictions),
+// /mcp, /sse, /ws, or names a :gen(erate…) or :str(eam…) method.
+// A function of its own and global, so that it is verified once.
+__noinline int path_smells(__u64 buf, __u32 len)
+{
+	__u32 word = 0;
+	__u64 chunk = 0;
+
+	if (len > PATH_SCAN)
+		len = PATH_SCAN;
+	for (__u32 i = 0; i < PATH_SCAN; i++) {
+		if (i >= len)
+			break;
+		if (!(i & 7)) {
+			__u32 left = len - i;
+
+			chunk = 0;
+			if (left >= 8) {
+				if (bpf_probe_read_user(&chunk, 8, (void *)(buf + i)))
+					break;
+			} else {
+				left &= 7;
+				if (bpf_probe_read_user(&chunk, left, (void *)(buf + i)))
+					break;
+			}
+		}
+		__u8 c = chunk;
+
+		chunk >>= 8;
+		if (c == '\r' || c == '\n')
+			break;
+		word = word << 8 | c;
+		switch (word) {
+		case W4('/', 'r', 'e', 's'):
+		case W4('/', 'r', 'e', 'a'):
+		case W4('/', 'p', 'r', 'e'):
+		case W4('/', 'm', 'c', 'p'):
+		case W4('/', 's', 's', 'e'):
+		case W4(':', 'g', 'e', 'n'):
+		case W4(':', 's', 't', 'r'):
+			return 1;
+		}
+		if (word >> 8 == W4(0, '/', 'w', 's') && (c == ' ' || c == '/' || c == '?'))
+			return 1;
+	}
+	return 0;
+}

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+//
+// The maps that all taps share. Each object declares them; user space makes them
+// once, from core.bpf.c, and hands the same ones to the others.
+#pragma once
+
+struct conn_key {
+	__u64 key; // address of the TLS session or of the struct sock
+	__u32 tgid;
+	__u32 source;
+};
+
+enum phase {
+	PHASE_UNKNOWN, // nothing but, perhaps, the start of a head was seen
+	PHASE_OPEN,    // bytes cross
+	PHASE_SKIP,    // an exchange that nobody needs; the next request's head is looked for
+	PHASE_H2,      // HTTP/2: bytes cross
+	PHASE_DEAD,    // not HTTP, and nothing will change that
+};
+
+enum conn_flags {
+	CONN_LATE = 1,     // its first bytes were not seen
+	CONN_CROSSED = 2,  // user space knows of it
+	CONN_RESPONSE = 4, // a response's head was seen before any request's
+};
+
+struct conn {
+	__u64 gen;
+	__u64 start;
+	__u64 ino; // of the socket, 0 for TLS sessions
+	__u64 pos[2];
+	__u64 gap[2];
+	__u64 message[2]; // bytes since the message's head
+	__u64 held[2];    // the start of what may be a head: held_len bytes, kept back
+	__u64 held_time[2];
+	__u32 exchange;
+	__u32 strangers; // calls in a row that began with nothing known, late connections only
+	__u8 held_len[2];
+	__u8 gap_reason[2];
+	__u8 phase;
+	__u8 req_dir;
+	__u8 flags;
+	__u8 family;
+	__u16 port;
+	__u64 addr[2];
+};
+
+// A call into a TLS library between its entry and its return. frame tells nested
+// calls apart: how deep the stack was at the entry.
+struct call_key {
+	__u64 task; // pid_tgid; for Go the tgid alone
+	__u64 g;    // the goroutine, else 0
+};
+
+struct call {
+	__u64 frame;
+	__u64 conn;
+	__u64 buf;
+	__u64 out; // where the number of bytes will stand, 0: in the return value
+	__u64 time;
+	__u8 dir;
+	__u8 on_stack; // buf is a distance from the goroutine's stack.hi
+};
+
+// A write to a socket between entry and exit.
+struct sock_call {
+	__u64 sock;
+	__u64 time;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct conn_key);
+	__type(value, struct conn);
+} conns SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 32768);
+	__type(key, struct call_key);
+	__type(value, struct call);
+} calls SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 32768);
+	__type(key, __u64); // pid_tgid
+	__type(value, struct sock_call);
+} sock_calls SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct verdict_key);
+	__type(value, struct verdict_value);
+} verdicts SEC(".maps");
+
+// Processes that have a connection user space knows of.
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u32); // tgid
+	__type(value, __u64); // start_boottime
+} procs SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, NUM_SOURCES);
+	__type(key, __u32);
+	__type(value, struct counters);
+} stats SEC(".maps");
+
+struct ring {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 8 << 20);
+};
+
+#define MAX_SHARDS 64
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__array(values, struct ring);
+} rings SEC(".maps");
+
+struct settings {
+	__u32 shards;     // rings in use
+	__u32 self;       // our own thread group, never captured
+	__u64 body_limit; // bytes a message and direction
+	__u64 zero;       // always 0, which the verifier does not know
+};
+
+// Written by user space before the first probe is attached.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct settings);
+} config SEC(".maps");

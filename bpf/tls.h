@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+//
+// What the taps of TLS libraries share: registers by the C calling convention,
+// calls between entry and return, sessions between birth and end.
+#pragma once
+
+#include "capture.h"
+
+#if defined(__TARGET_ARCH_x86)
+#define ARG1(ctx) ((ctx)->di)
+#define ARG2(ctx) ((ctx)->si)
+#define ARG3(ctx) ((ctx)->dx)
+#define ARG4(ctx) ((ctx)->cx)
+#define RESULT(ctx) ((ctx)->ax)
+// The return pops the address that the call pushed.
+#define FRAME(ctx) ((ctx)->sp)
+#define RETURN_FRAME(ctx) ((ctx)->sp - 8)
+#elif defined(__TARGET_ARCH_arm64)
+#define ARG1(ctx) ((ctx)->regs[0])
+#define ARG2(ctx) ((ctx)->regs[1])
+#define ARG3(ctx) ((ctx)->regs[2])
+#define ARG4(ctx) ((ctx)->regs[3])
+#define RESULT(ctx) ((ctx)->regs[0])
+#define FRAME(ctx) ((ctx)->sp)
+#define RETURN_FRAME(ctx) ((ctx)->sp)
+#endif
+
+// Remembers a call at its entry. A call that is entered while another one of this
+// thread is on the stack above it is part of that one; an entry that lies no
+// higher than this one was left by a call that never returned.
+static __always_inline int call_enter(__u64 frame, __u64 conn, __u64 buf, __u64 out, __u8 dir)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	struct call_key key = {.task = id};
+	struct call call = {.frame = frame, .conn = conn, .buf = buf, .out = out, .dir = dir};
+	struct call *outer;
+
+	if (is_self(id >> 32))
+		return 0;
+	outer = bpf_map_lookup_elem(&calls, &key);
+	if (outer && outer->frame > frame)
+		return 0;
+	call.time = bpf_ktime_get_ns();
+	bpf_map_update_elem(&calls, &key, &call, BPF_ANY);
+	return 0;
+}
+
+// Counts and handles the n bytes that a call has moved from or to buf.
+static __always_inline int call_bytes(const struct call *call, __u32 source, __u64 buf, __u64 n)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	struct xfer x = {
+		.key = {.key = call->conn, .tgid = id >> 32, .source = source},
+		.counters = counters_of(source),
+		.time = call->dir == DIR_WRITE ? call->time : bpf_ktime_get_ns(),
+		.buf = buf,
+		.seg_left = n,
+		.n = n,
+		.tid = id,
+		.dir = call->dir,
+	};
+
+	if (!x.counters)
+		return 0;
+	x.counters->calls++;
+	x.counters->seen += n;
+	x.conn = bpf_map_lookup_elem(&conns, &x.key);
+	if (!x.conn)
+		x.conn = conn_new(&x.key, true);
+	if (!x.conn) {
+		x.counters->dropped[GAP_STATE] += n;
+		return 0;
+	}
+	on_bytes(&x);
+	return 0;
+}
+
+static __always_inline int session_birth(__u32 source, __u64 session)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	struct conn_key key = {.key = session, .tgid = id >> 32, .source = source};
+
+	if (session && !is_self(key.tgid))
+		conn_new(&key, false);
+	return 0;
+}
+
+static __always_inline int session_end(__u32 source, __u64 session)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	struct xfer x = {
+		.key = {.key = session, .tgid = id >> 32, .source = source},
+		.tid = id,
+	};
+
+	x.conn = bpf_map_lookup_elem(&conns, &x.key);
+	if (!x.conn)
+		return 0;
+	x.time = bpf_ktime_get_ns();
+	return conn_close(&x);
+}

@@ -1,0 +1,159 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+)
+
+// load runs loadConfig as a command would, with the file's content and flags.
+func load(t *testing.T, content string, args ...string) (*Config, error) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "tollwire.yaml")
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := &cobra.Command{}
+	cmd.Flags().String("config", "", "")
+	defaults().flags(cmd.Flags())
+	if err := cmd.ParseFlags(append(args, "--config", path)); err != nil {
+		t.Fatal(err)
+	}
+	return loadConfig(cmd)
+}
+
+// TestDocumentedDefaults holds docs/configuration.md to the code: every key is
+// there, and its value is the default.
+func TestDocumentedDefaults(t *testing.T) {
+	page, err := os.ReadFile("../../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(page), "```yaml\n")
+	block, _, ok := strings.Cut(rest, "```")
+	if !ok {
+		t.Fatal("no yaml on the page")
+	}
+	got, err := load(t, block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := defaults()
+	if !reflect.DeepEqual(normal(reflect.ValueOf(got)), normal(reflect.ValueOf(want))) {
+		t.Errorf("the page says %+v\nthe code %+v", got, want)
+	}
+	for _, key := range keys(reflect.TypeFor[Config](), "") {
+		last := key[strings.LastIndexByte(key, '.')+1:]
+		if !regexp.MustCompile(`(?m)^ *` + last + `:`).MatchString(block) {
+			t.Errorf("%s is not on the page", key)
+		}
+	}
+}
+
+// normal is v with empty lists as nil, for comparison.
+func normal(v reflect.Value) any {
+	switch v.Kind() {
+	case reflect.Pointer:
+		return normal(v.Elem())
+	case reflect.Struct:
+		m := map[string]any{}
+		for i := range v.NumField() {
+			if f := v.Type().Field(i); f.IsExported() && f.Tag.Get("yaml") != "-" {
+				m[f.Name] = normal(v.Field(i))
+			}
+		}
+		return m
+	case reflect.Slice:
+		if v.Len() == 0 {
+			return nil
+		}
+	}
+	return v.Interface()
+}
+
+// keys lists the YAML keys of a struct that hold values.
+func keys(t reflect.Type, prefix string) (all []string) {
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		switch {
+		case name == "-" || name == "":
+		case f.Type.Kind() == reflect.Struct:
+			all = append(all, keys(f.Type, prefix+name+".")...)
+		default:
+			all = append(all, prefix+name)
+		}
+	}
+	return all
+}
+
+func TestLaterWins(t *testing.T) {
+	t.Setenv("TOLLWIRE_LOG_LEVEL", "warn")
+	t.Setenv("TOLLWIRE_RINGS", "2")
+	c, err := load(t, "log: {level: error}\ncapture: {rings: 3, body_limit: 1MiB}\n", "--rings", "4", "--prices", "a.yaml", "--prices", "b,c.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Log.Level != "warn" || c.Capture.Rings != 4 || c.Capture.BodyLimit != 1<<20 || c.Log.Format != "text" {
+		t.Errorf("%+v", c)
+	}
+	if !reflect.DeepEqual(c.Pricing.Books, []string{"a.yaml", "b,c.yaml"}) {
+		t.Errorf("books %q", c.Pricing.Books)
+	}
+}
+
+// TestBadValuesNameTheirLine: whatever is wrong is refused, with the line it stands
+// on and what was expected.
+func TestBadValuesNameTheirLine(t *testing.T) {
+	for _, c := range []struct{ content, line, want string }{
+		{"log:\n  levle: info\n", "2:", "levle"},
+		{"capture:\n  rings: many\n", "2:", "rings"},
+		{"capture:\n  body_limit: 4 pounds\n", "2:", "4MiB"},
+		{"capture:\n  rings: 1\n  sockets: best\n", ":3:", "tracepoint"},
+		{"capture:\n  ring_bytes: 3MiB\n", ":2:", "power of two"},
+		{"decode:\n  idle_timeout: 1ms\n", ":2:", "at least 1s"},
+		{"attribution:\n  rules:\n    - name: a\n      node: b\n      match: {exe: \"re:(\"}\n", ":5:", "exe"},
+		{"export:\n  records:\n    sync: maybe\n", ":3:", "interval"},
+	} {
+		_, err := load(t, c.content)
+		if err == nil {
+			t.Errorf("%q was taken", c.content)
+			continue
+		}
+		for _, want := range []string{c.line, c.want} {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("%q: error %q does not say %q", c.content, err, want)
+			}
+		}
+	}
+}
+
+func TestUnknownEnvironmentIsRefused(t *testing.T) {
+	t.Setenv("TOLLWIRE_BODYLIMIT", "1MiB")
+	if _, err := load(t, ""); err == nil || !strings.Contains(err.Error(), "TOLLWIRE_BODYLIMIT") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func FuzzSize(f *testing.F) {
+	for _, s := range []string{"4MiB", "0", "1 KiB", "9223372036854775807GiB", "-1", "B"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		var z, again Size
+		if z.Set(s) != nil {
+			return
+		}
+		if z < 0 {
+			t.Fatalf("%q is %d", s, z)
+		}
+		if err := again.Set(z.String()); err != nil || again != z {
+			t.Fatalf("%q is %v, read again %v, %v", s, z, again, err)
+		}
+	})
+}

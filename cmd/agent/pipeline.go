@@ -1,0 +1,208 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tollwire/tollwire/account"
+	"github.com/tollwire/tollwire/attribution"
+	"github.com/tollwire/tollwire/decoder"
+	"github.com/tollwire/tollwire/flow"
+	"github.com/tollwire/tollwire/llm"
+	"github.com/tollwire/tollwire/pricing"
+	"github.com/tollwire/tollwire/probes"
+)
+
+// source is where plaintext comes from: the taps of this node, or a recording.
+// Read blocks; it returns os.ErrClosed when nothing will follow.
+type source interface {
+	Shards() int
+	Read(shard int, d *flow.Data) error
+	SetVerdict(c flow.Conn, exchange uint32, v flow.Verdict) error
+}
+
+// exporter takes finished records. Export is called from one goroutine and must
+// not block; Close flushes.
+type exporter interface {
+	Export(*account.Record)
+}
+
+// owners says whom a process belongs to.
+type owners interface {
+	Observe(p flow.Proc, cgroup uint64)
+	Owner(p flow.Proc, cgroup uint64, e attribution.Evidence) attribution.Owner
+}
+
+// pricer puts a price on a call made at a time.
+type pricer interface {
+	Price(pricing.Query) pricing.Price
+}
+
+// pipeline is the whole way of the data. The fast half (source, decoder) runs one
+// goroutine a shard and never waits for the slow half (everything after it):
+// between them is a bounded queue, and what it must drop is counted.
+type pipeline struct {
+	log     *slog.Logger
+	source  source
+	decoder decoder.Config
+	owners  owners
+	settle  account.Config
+	prices  pricer
+	stamp   func(*llm.Call) time.Time // wall clock of the request's first byte
+	export  []exporter
+	queue   int           // calls between the halves
+	tick    time.Duration // how often clocks are looked at; 0: never (a recording)
+
+	dropped  atomic.Uint64 // calls that the slow half had no room for
+	queued   atomic.Int64
+	mu       sync.Mutex // guards decoders
+	decoders []*shard
+}
+
+// shard is one decoder and the lock that its reader and the clock share.
+type shard struct {
+	sync.Mutex
+	*decoder.Decoder
+}
+
+// run reads the source until it is closed, then finishes what is open.
+func (p *pipeline) run() error {
+	calls := make(chan *llm.Call, p.queue)
+	seen := make(chan *flow.Data, p.queue)
+
+	var fast errgroup.Group
+	for i := range p.source.Shards() {
+		fast.Go(func() error { return p.read(i, calls, seen) })
+	}
+	var early errgroup.Group
+	early.Go(func() error { // short-lived processes are read while they live
+		for d := range seen {
+			p.owners.Observe(d.Conn.Proc, d.Cgroup)
+		}
+		return nil
+	})
+	var slow errgroup.Group
+	slow.Go(func() error { p.finish(calls); return nil })
+
+	err := fast.Wait()
+	close(seen)
+	close(calls)
+	return errors.Join(err, early.Wait(), slow.Wait())
+}
+
+// read is the fast half: ring to calls.
+func (p *pipeline) read(i int, calls chan<- *llm.Call, seen chan<- *flow.Data) error {
+	cfg := p.decoder
+	cfg.Call = func(c *llm.Call) { p.enqueue(calls, c) }
+	cfg.Verdict = func(c flow.Conn, exchange uint32, v flow.Verdict) {
+		if err := p.source.SetVerdict(c, exchange, v); err != nil {
+			p.log.Debug("set verdict", "conn", c, "err", err)
+		}
+	}
+	s := &shard{Decoder: decoder.New(cfg)}
+	p.mu.Lock()
+	p.decoders = append(p.decoders, s)
+	p.mu.Unlock()
+
+	stopped := make(chan struct{})
+	defer close(stopped)
+	if p.tick > 0 {
+		go s.clock(p.tick, stopped)
+	}
+	var last flow.Conn
+	for {
+		var d flow.Data
+		if err := p.source.Read(i, &d); err != nil {
+			s.Lock()
+			s.Close()
+			s.Unlock()
+			if errors.Is(err, os.ErrClosed) {
+				return nil
+			}
+			return fmt.Errorf("read shard %d: %w", i, err)
+		}
+		if d.Conn != last {
+			last = d.Conn
+			select {
+			case seen <- &flow.Data{Conn: d.Conn, Cgroup: d.Cgroup}:
+			default: // the owner is read later, when the call ends
+			}
+		}
+		s.Lock()
+		s.Push(&d)
+		s.Unlock()
+	}
+}
+
+// clock tells a decoder the time between records, so that what waits in vain is given up.
+func (s *shard) clock(every time.Duration, stopped <-chan struct{}) {
+	t := time.NewTicker(every)
+	defer t.Stop()
+	for {
+		select {
+		case <-stopped:
+			return
+		case <-t.C:
+			s.Lock()
+			s.Tick(probes.Now())
+			s.Unlock()
+		}
+	}
+}
+
+// enqueue hands a call to the slow half. A recording waits for room; a live
+// capture drops and counts.
+func (p *pipeline) enqueue(calls chan<- *llm.Call, c *llm.Call) {
+	p.queued.Add(1)
+	if p.tick == 0 {
+		calls <- c
+		return
+	}
+	select {
+	case calls <- c:
+	default:
+		p.queued.Add(-1)
+		p.dropped.Add(1)
+	}
+}
+
+// finish is the slow half: calls to records. Each stage adds its part.
+func (p *pipeline) finish(calls <-chan *llm.Call) {
+	settler := account.New(p.settle, func(r *account.Record) {
+		r.Price = p.prices.Price(pricing.FromCall(r.Call, r.Time))
+		for _, e := range p.export {
+			e.Export(r)
+		}
+	})
+	var tick <-chan time.Time
+	if p.tick > 0 {
+		t := time.NewTicker(p.tick)
+		defer t.Stop()
+		tick = t.C
+	}
+	for {
+		select {
+		case c, ok := <-calls:
+			if !ok {
+				settler.Flush()
+				return
+			}
+			p.queued.Add(-1)
+			settler.Add(&account.Record{Time: p.stamp(c), Call: c, Owner: p.owners.Owner(c.Conn.Proc, c.Cgroup, evidence(c))})
+		case <-tick:
+			settler.Tick(probes.Now())
+		}
+	}
+}
+
+// evidence is what a call says of its own owner.
+func evidence(c *llm.Call) attribution.Evidence {
+	return attribution.Evidence{Headers: c.Headers, Baggage: c.Baggage, Metadata: c.Metadata, KeyHash: c.APIKey}
+}

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tollwire/tollwire/account/budget"
+	"github.com/tollwire/tollwire/account/machine"
+	"github.com/tollwire/tollwire/llm"
+	"github.com/tollwire/tollwire/probes"
+)
+
+func runCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Attach to this node and report its LLM calls until stopped",
+		Long: `Run attaches to the TLS libraries and sockets of this node, now and as programs start, and
+reports every LLM call: as metrics on http://127.0.0.1:9464/metrics and, with --records, as
+one JSON line a call. It needs root or the capabilities that "tollwire check" names; what it
+may not do it says and goes on without. Nothing stays attached when it ends, however it ends.
+
+Every flag can stand in the YAML file (--config) and in the environment:
+--body-limit is TOLLWIRE_BODY_LIMIT.`,
+		Example: "  tollwire run --records - | jq -c '{m: .[\"gen_ai.response.model\"], usd: .[\"tollwire.cost.usd\"]}'",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := loadConfig(cmd)
+			if err != nil {
+				return err
+			}
+			log, err := cfg.Log.logger()
+			if err != nil {
+				return err
+			}
+			return run(cmd.Context(), cfg, log)
+		},
+	}
+	cmd.Flags().StringP("config", "c", "", "YAML configuration (env TOLLWIRE_CONFIG)")
+	defaults().flags(cmd.Flags())
+	return cmd
+}
+
+// run is the agent from attach to detach.
+func run(ctx context.Context, cfg *Config, log *slog.Logger) error {
+	prices, err := cfg.Pricing.open(log)
+	if err != nil {
+		return err
+	}
+	key, err := cfg.key()
+	if err != nil {
+		return err
+	}
+	owners, err := cfg.owners(ctx, key, log)
+	if err != nil {
+		return err
+	}
+	budgets, err := budget.Open(budget.Config{Budgets: cfg.Pricing.Budgets, File: cfg.Pricing.State}, log)
+	if err != nil {
+		return fmt.Errorf("pricing.budgets: %w", err)
+	}
+	taps, err := probes.Start(ctx, cfg.probes(log))
+	if err != nil {
+		return err
+	}
+	p := &pipeline{
+		log:     log,
+		source:  taps,
+		decoder: cfg.decoder(key, log),
+		owners:  owners,
+		settle:  cfg.settle(owners),
+		prices:  prices,
+		stamp:   func(c *llm.Call) time.Time { return probes.Wall(c.Times.Start) },
+		queue:   cfg.Decode.Queue,
+		tick:    20 * time.Millisecond,
+	}
+	agent := &self{taps: taps, pipeline: p, owners: owners, prices: prices, budgets: budgets, machines: machine.New(prices)}
+	out, err := cfg.open(agent, log)
+	if err != nil {
+		return errors.Join(err, taps.Close())
+	}
+	p.export = out.exporters
+	var background sync.WaitGroup
+	background.Go(func() { prices.Watch(ctx) })
+	background.Go(func() { budgets.Run(ctx) })
+	background.Go(func() {
+		<-ctx.Done()
+		log.Info("detaching")
+		if err := taps.Close(); err != nil {
+			log.Warn("detach", "err", err)
+		}
+	})
+	out.attached.Store(true)
+	log.Info("attached", "version", version, "metrics", out.address())
+	err = p.run()
+	background.Wait()
+	if cerr := out.close(); cerr != nil {
+		err = errors.Join(err, fmt.Errorf("close exporters: %w", cerr))
+	}
+	return err
+}

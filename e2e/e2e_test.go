@@ -1,0 +1,508 @@
+// Package e2e runs the agent as users run it, beside the provider simulator and
+// real, unmodified clients, and holds what it says to the simulator's ledger and
+// to what the clients saw. It needs root.
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/big"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/tollwire/tollwire/cmd/llmsim/ledgercheck"
+	"github.com/tollwire/tollwire/cmd/llmsim/sim"
+	"github.com/tollwire/tollwire/internal/clients"
+	"github.com/tollwire/tollwire/internal/trial"
+)
+
+var bin = struct{ agent, llmsim string }{"../bin/tollwire", "../bin/llmsim"}
+
+func TestMain(m *testing.M) {
+	if os.Geteuid() != 0 {
+		fmt.Println("e2e: skipped, probes need root; make test runs it with sudo")
+		os.Exit(0)
+	}
+	for out, pkg := range map[string]string{bin.agent: "../cmd/agent", bin.llmsim: "../cmd/llmsim"} {
+		if b, err := exec.Command("go", "build", "-o", out, pkg).CombinedOutput(); err != nil {
+			fmt.Printf("e2e: build %s: %v\n%s", pkg, err, b)
+			os.Exit(1)
+		}
+	}
+	os.Exit(m.Run())
+}
+
+// setup is a simulator and the clients of this machine.
+type setup struct {
+	*testing.T
+	ctx      context.Context
+	sim      *trial.Sim
+	programs []clients.Client
+}
+
+func start(t *testing.T, simArgs ...string) *setup {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	t.Cleanup(cancel)
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	programs, err := clients.All(ctx, filepath.Join(cache, "tollwire", "clients"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := trial.StartSim(bin.llmsim, t.TempDir(), simArgs...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Stop(syscall.SIGTERM); err != nil {
+			t.Error(err)
+		}
+	})
+	return &setup{T: t, ctx: ctx, sim: s, programs: programs}
+}
+
+// program returns one of the clients.
+func (s *setup) program(name string) *clients.Client {
+	s.Helper()
+	i := slices.IndexFunc(s.programs, func(c clients.Client) bool { return c.Name == name })
+	if i < 0 {
+		s.Fatalf("no client %q on this machine", name)
+	}
+	return &s.programs[i]
+}
+
+// agent starts the agent; at the end of the test its books are balanced and it is stopped.
+func (s *setup) agent(args ...string) *trial.Agent {
+	s.Helper()
+	a, err := trial.StartAgent(s.ctx, bin.agent, s.TempDir(), args...)
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.Cleanup(func() {
+		s.balanced(a)
+		if err := a.Stop(syscall.SIGTERM); err != nil {
+			s.Error(err)
+		}
+		if s.Failed() {
+			s.Logf("the agent said:\n%s", a.Log())
+		}
+	})
+	return a
+}
+
+// run starts a client.
+func (s *setup) run(c *clients.Client, spec clients.Spec) *clients.Run {
+	s.Helper()
+	r, err := c.Start(s.ctx, spec)
+	if err != nil {
+		s.Fatal(err)
+	}
+	if spec.Wait {
+		if err := r.Ready(s.ctx); err != nil {
+			s.Fatal(err)
+		}
+	}
+	return r
+}
+
+// finish waits for a client, all of whose calls must have gone well by its own account.
+func (s *setup) finish(r *clients.Run) *clients.Result {
+	s.Helper()
+	res, err := r.Wait()
+	if err != nil {
+		s.Fatal(err)
+	}
+	if res.ExitCode != 0 {
+		s.Errorf("client ended with %d: %s", res.ExitCode, res.Stderr)
+	}
+	for _, c := range res.Calls {
+		if !c.OK {
+			s.Errorf("call %d failed for the client itself: %d %s", c.Index, c.Status, c.Error)
+		}
+	}
+	return res
+}
+
+// ledger returns the n calls that the simulator served.
+func (s *setup) ledger(n int) []*sim.Entry {
+	s.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		all, err := s.sim.Ledger()
+		if err != nil {
+			s.Fatal(err)
+		}
+		if len(all) >= n {
+			return all
+		}
+		if time.Now().After(deadline) {
+			s.Fatalf("the ledger has %d calls, want %d", len(all), n)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// matches holds the records of one role to the ledger's n calls.
+func (s *setup) matches(a *trial.Agent, role string, n int) []*ledgercheck.Record {
+	s.Helper()
+	ledger := s.ledger(n)
+	records := s.await(a, role, n)
+	o := ledgercheck.Options{Role: role, Price: trial.Price}
+	for _, m := range ledgercheck.Check(ledger, records, o).Mismatches {
+		s.Errorf("%s: %s", role, m)
+	}
+	return records
+}
+
+func (s *setup) await(a *trial.Agent, role string, n int) []*ledgercheck.Record {
+	s.Helper()
+	ctx, cancel := context.WithTimeout(s.ctx, 15*time.Second)
+	defer cancel()
+	records, err := a.Await(ctx, role, n)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return records
+}
+
+func (s *setup) scrape(a *trial.Agent) trial.Samples {
+	s.Helper()
+	m, err := a.Scrape(s.ctx)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return m
+}
+
+// balanced: seen = decoded + ignored + dropped, once nothing is in flight.
+func (s *setup) balanced(a *trial.Agent) {
+	s.Helper()
+	var seen, fates float64
+	for range 100 {
+		m, err := a.Scrape(s.ctx)
+		if err != nil {
+			s.Errorf("scrape: %v", err)
+			return
+		}
+		seen, fates = m.Sum("tollwire_capture_seen_bytes_total"), m.Sum("tollwire_capture_bytes_total")
+		if seen == fates {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	s.Errorf("seen %.0f bytes, decoded + ignored + dropped %.0f", seen, fates)
+}
+
+// both are the calls that every client makes: two providers, unary and streamed.
+func both(sim string) (calls []clients.Call) {
+	for _, provider := range []string{"openai", "anthropic"} {
+		for _, stream := range []bool{false, true} {
+			calls = append(calls, clients.Call{Provider: provider, Stream: stream, PromptBytes: 2000, Sim: sim})
+		}
+	}
+	return calls
+}
+
+// TestEveryClient: each program, started before the agent and after it, over one
+// kept connection and over fresh ones, several at once; and curl without TLS.
+func TestEveryClient(t *testing.T) {
+	s := start(t)
+	const plan = "tokens=30;rate=600;first=20ms;cached=100;think=5"
+	var runs []*clients.Run
+	n := 0
+	add := func(c *clients.Client, spec clients.Spec) {
+		n += len(spec.Calls)
+		runs = append(runs, s.run(c, spec))
+	}
+	for i := range s.programs {
+		add(&s.programs[i], clients.Spec{BaseURL: s.sim.URL, CA: s.sim.CA, Calls: both(plan), KeepAlive: true, Wait: true})
+	}
+	a := s.agent()
+	for _, r := range runs {
+		if err := r.Go(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range s.programs {
+		add(&s.programs[i], clients.Spec{BaseURL: s.sim.URL, CA: s.sim.CA, Calls: both(plan), Concurrency: 2})
+	}
+	add(s.program("curl"), clients.Spec{BaseURL: s.sim.Plain, Calls: both(plan), KeepAlive: true})
+	for _, r := range runs {
+		s.finish(r)
+	}
+	s.matches(a, "client", n)
+	records := s.matches(a, "server", n)
+	var counted float64
+	for _, r := range records {
+		usd, ok := new(big.Rat).SetString(r.Cost)
+		if r.Role == "client" && ok {
+			f, _ := usd.Float64()
+			counted += f
+		}
+	}
+	m := s.scrape(a)
+	if got := m.Sum("tollwire_cost_usd_total"); got-counted > 1e-9 || counted-got > 1e-9 {
+		t.Errorf("tollwire_cost_usd_total is %g, the clients' records cost %g: money must be summed once", got, counted)
+	}
+	if d := m.Sum("tollwire_capture_bytes_total", "fate", "dropped"); d != 0 {
+		t.Errorf("%.0f bytes dropped", d)
+	}
+}
+
+// TestSeenIsWhatTheClientCounted: the bytes that the taps saw are those that the
+// program itself moved.
+func TestSeenIsWhatTheClientCounted(t *testing.T) {
+	s := start(t)
+	a := s.agent("--sockets", "off")
+	var openssl, gotls float64
+	for _, c := range []struct {
+		name string
+		sum  *float64
+	}{{"python-http", &openssl}, {"python-asyncio", &openssl}, {"go", &gotls}, {"go-stripped", &gotls}} {
+		res := s.finish(s.run(s.program(c.name), clients.Spec{BaseURL: s.sim.URL, CA: s.sim.CA, Calls: both("tokens=20"), KeepAlive: true}))
+		if res.TotalSent == 0 || res.TotalReceived == 0 {
+			t.Fatalf("%s counted no bytes", c.name)
+		}
+		*c.sum += float64(res.TotalSent + res.TotalReceived)
+		// The simulator's end is crypto/tls as well and saw the same bytes.
+		gotls += float64(res.TotalSent + res.TotalReceived)
+	}
+	s.matches(a, "client", 16)
+	s.balanced(a)
+	m := s.scrape(a)
+	for source, want := range map[string]float64{"openssl": openssl, "gotls": gotls} {
+		if got := m.Sum("tollwire_capture_seen_bytes_total", "source", source); got != want {
+			t.Errorf("%s: seen %.0f bytes, the programs moved %.0f", source, got, want)
+		}
+	}
+}
+
+// TestBigBodies: a prompt of 3 MiB and a stream of 2 MiB come through whole.
+func TestBigBodies(t *testing.T) {
+	s := start(t)
+	a := s.agent()
+	n := 0
+	for _, name := range []string{"curl", "python-http", "node", "go"} {
+		s.finish(s.run(s.program(name), clients.Spec{BaseURL: s.sim.URL, CA: s.sim.CA, Calls: []clients.Call{
+			{Provider: "openai", PromptBytes: 3 << 20, Stream: true, Sim: "tokens=10"},
+			{Provider: "anthropic", PromptBytes: 100, Stream: true, Sim: "body=2097152;size=4000"},
+		}}))
+		n += 2
+	}
+	s.matches(a, "client", n)
+	if d := s.scrape(a).Sum("tollwire_capture_bytes_total", "fate", "dropped"); d != 0 {
+		t.Errorf("%.0f bytes dropped", d)
+	}
+}
+
+// TestOverLimitSaysSo: a body over the limit gives a record that says it is partial.
+func TestOverLimitSaysSo(t *testing.T) {
+	s := start(t)
+	a := s.agent("--body-limit", "256KiB")
+	s.finish(s.run(s.program("curl"), clients.Spec{BaseURL: s.sim.URL, CA: s.sim.CA, KeepAlive: true, Calls: []clients.Call{
+		{Provider: "openai", PromptBytes: 1 << 20, Sim: "tokens=10"},
+		{Provider: "openai", PromptBytes: 100, Stream: true, Sim: "body=1048576;size=2000"},
+		{Provider: "openai", PromptBytes: 100, Sim: "tokens=10"},
+	}}))
+	records := s.await(a, "client", 3)
+	var partial, whole int
+	for _, r := range records {
+		switch {
+		case r.Role != "client":
+		case r.Partial == "over_limit":
+			partial++
+			if r.Stream && r.Completeness == "exact" {
+				t.Error("the end of the stream was not read, and its usage is called exact")
+			}
+		case r.Partial == "":
+			whole++
+		default:
+			t.Errorf("partial is %q", r.Partial)
+		}
+	}
+	if partial != 2 || whole != 1 {
+		t.Errorf("%d records over the limit and %d whole, want 2 and 1", partial, whole)
+	}
+	if s.scrape(a).Sum("tollwire_capture_bytes_total", "fate", "dropped", "reason", "over_limit") == 0 {
+		t.Error("what was left out was not counted")
+	}
+}
+
+// TestOtherTrafficStaysInTheKernel: nine other requests and then a call on one kept
+// connection, a download of 200 MiB, a chatty plaintext server.
+func TestOtherTrafficStaysInTheKernel(t *testing.T) {
+	s := start(t)
+	a := s.agent()
+	decoded := func() float64 {
+		s.balanced(a)
+		return s.scrape(a).Sum("tollwire_capture_bytes_total", "fate", "decoded")
+	}
+
+	var other []clients.Request
+	for i := range 9 {
+		other = append(other, clients.Request{Method: "GET", Path: fmt.Sprintf("/big?bytes=%d", 50_000+i)})
+	}
+	n := 0
+	for _, name := range []string{"curl", "python-http", "node", "go"} {
+		s.finish(s.run(s.program(name), clients.Spec{BaseURL: s.sim.URL, CA: s.sim.CA, KeepAlive: true, Before: other,
+			Calls: []clients.Call{{Provider: "openai", PromptBytes: 500, Stream: true, Sim: "tokens=20"}}}))
+		n++
+	}
+	s.matches(a, "client", n)
+	if got := decoded(); got > 4*2*40_000 { // four calls, both ends; one download alone is 50,000
+		t.Errorf("%.0f bytes crossed for four small calls: other exchanges' bodies did", got)
+	}
+
+	before := decoded()
+	const size = 200 << 20
+	for _, url := range []string{s.sim.URL, s.sim.Plain} {
+		out, err := exec.CommandContext(s.ctx, "curl", "--silent", "--show-error", "--cacert", s.sim.CA, "--output", "/dev/null",
+			"--write-out", "%{size_download}", fmt.Sprintf("%s/big?bytes=%d", url, size)).CombinedOutput()
+		if err != nil || strings.TrimSpace(string(out)) != fmt.Sprint(size) {
+			t.Fatalf("download: %v: %s", err, out)
+		}
+	}
+	if got := decoded() - before; got != 0 {
+		t.Errorf("%.0f bytes of the downloads crossed, want none", got)
+	}
+}
+
+// TestTinyRing: what a ring has no room for is counted, and the records are marked.
+func TestTinyRing(t *testing.T) {
+	s := start(t)
+	a := s.agent("--ring-bytes", "64KiB", "--rings", "1")
+	calls := make([]clients.Call, 8)
+	for i := range calls {
+		calls[i] = clients.Call{Provider: "openai", PromptBytes: 1 << 20, Stream: true, Sim: "body=400000;size=1000"}
+	}
+	s.finish(s.run(s.program("go"), clients.Spec{BaseURL: s.sim.URL, CA: s.sim.CA, KeepAlive: true, Concurrency: 4, Calls: calls}))
+	s.ledger(len(calls))
+	time.Sleep(2 * time.Second) // records whose end was lost come with the connection's end
+	records := s.await(a, "client", 1)
+	lost := s.scrape(a).Sum("tollwire_capture_bytes_total", "fate", "dropped", "reason", "ring_full")
+	if lost == 0 {
+		t.Fatal("a ring of 64 KiB lost nothing: the test says nothing")
+	}
+	byID := map[string]*sim.Entry{}
+	for _, e := range s.ledger(len(calls)) {
+		byID[e.ID] = e
+	}
+	for _, r := range records {
+		e := byID[r.ResponseID]
+		if r.LostBytes > 0 && r.Partial == "" {
+			t.Errorf("%s lost %d bytes and does not say so", r.ResponseID, r.LostBytes)
+		}
+		if r.Completeness == "exact" && e != nil && r.Usage["output"] != e.Usage["output"] {
+			t.Errorf("%s: output %v is called exact, the ledger says %v", r.ResponseID, r.Usage["output"], e.Usage["output"])
+		}
+	}
+	t.Logf("%.0f bytes lost, %d records", lost, len(records))
+}
+
+// TestErrorsAndCuts: HTTP errors, errors in the body of a 200, and streams cut by
+// the server.
+func TestErrorsAndCuts(t *testing.T) {
+	s := start(t)
+	a := s.agent()
+	var calls []clients.Call
+	for _, provider := range []string{"openai", "anthropic"} {
+		for _, plan := range []string{"error=429", "error=529", "error=500", "error=inband;tokens=10", "cut=5;tokens=20"} {
+			calls = append(calls, clients.Call{Provider: provider, Stream: true, PromptBytes: 300, Sim: plan})
+		}
+	}
+	r, err := s.run(s.program("python-http"), clients.Spec{BaseURL: s.sim.URL, CA: s.sim.CA, Calls: calls}).Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Calls) != len(calls) {
+		t.Fatalf("the client made %d calls", len(r.Calls))
+	}
+	s.matches(a, "client", len(calls))
+}
+
+// TestCutByTheClient: a client that goes away in mid-stream leaves a record that says cut.
+func TestCutByTheClient(t *testing.T) {
+	s := start(t)
+	a := s.agent()
+	r := s.run(s.program("node"), clients.Spec{BaseURL: s.sim.URL, CA: s.sim.CA,
+		Calls: []clients.Call{{Provider: "anthropic", Stream: true, PromptBytes: 300, Sim: "tokens=2000;rate=100"}}})
+	time.Sleep(700 * time.Millisecond)
+	if err := r.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	r.Wait()
+	for _, c := range s.await(a, "client", 1) {
+		if c.Role == "client" && (c.Error != "cut" || c.Partial != "cut" || c.Completeness == "exact") {
+			t.Errorf("error.type %q, partial %q, completeness %q", c.Error, c.Partial, c.Completeness)
+		}
+	}
+}
+
+// TestKilledInMidStream: the agent's end, however it comes, harms no client and
+// leaves no program in the kernel.
+func TestKilledInMidStream(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
+		t.Run(sig.String(), func(t *testing.T) {
+			s := start(t)
+			before := programs(t)
+			a, err := trial.StartAgent(s.ctx, bin.agent, t.TempDir())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if programs(t) == before {
+				t.Fatal("the agent loaded no program: the test says nothing")
+			}
+			var runs []*clients.Run
+			for i := range s.programs {
+				runs = append(runs, s.run(&s.programs[i], clients.Spec{BaseURL: s.sim.URL, CA: s.sim.CA,
+					Calls: []clients.Call{{Provider: "openai", Stream: true, PromptBytes: 300, Sim: "tokens=300;rate=150"}}}))
+			}
+			time.Sleep(time.Second) // all are in their streams of two seconds
+			if err := a.Stop(sig); err != nil {
+				t.Error(err)
+			}
+			for _, r := range runs {
+				s.finish(r)
+			}
+			for _, e := range s.ledger(len(runs)) {
+				if e.Outcome != "completed" {
+					t.Errorf("%s: %s", e.Client, e.Outcome)
+				}
+			}
+			left := programs(t)
+			for deadline := time.Now().Add(5 * time.Second); left > before && time.Now().Before(deadline); left = programs(t) {
+				time.Sleep(50 * time.Millisecond)
+			}
+			if left > before {
+				t.Errorf("%d programs are in the kernel, %d were before", left, before)
+			}
+		})
+	}
+}
+
+// programs counts the BPF programs in the kernel.
+func programs(t *testing.T) (n int) {
+	t.Helper()
+	for id := ebpf.ProgramID(0); ; n++ {
+		next, err := ebpf.ProgramGetNextID(id)
+		if errors.Is(err, os.ErrNotExist) {
+			return n
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		id = next
+	}
+}

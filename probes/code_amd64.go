@@ -1,0 +1,38 @@
+package probes
+
+import (
+	"bytes"
+	"debug/elf"
+	"fmt"
+
+	"golang.org/x/arch/x86/x86asm"
+)
+
+const machine = elf.EM_X86_64
+
+// findReturns returns the offsets of all RET instructions of a function.
+func findReturns(code []byte) ([]uint64, error) {
+	var rets []uint64
+	for at := 0; at < len(code); {
+		in, err := x86asm.Decode(code[at:], 64)
+		if err != nil {
+			return nil, fmt.Errorf("at offset %#x: %w", at, err)
+		}
+		if in.Op == x86asm.RET {
+			rets = append(rets, uint64(at))
+		}
+		at += in.Len
+	}
+	if rets == nil {
+		return nil, fmt.Errorf("no RET in %d bytes", len(code))
+	}
+	return rets, nil
+}
+
+// isGoPrologue reports whether a function begins with the check of the stack's
+// bound: CMPQ SP, 16(R14), or LEAQ -x(SP), R12 where the frame is large.
+func isGoPrologue(code []byte) bool {
+	return bytes.HasPrefix(code, []byte{0x49, 0x3b, 0x66, 0x10}) ||
+		bytes.HasPrefix(code, []byte{0x4c, 0x8d, 0x64, 0x24}) ||
+		bytes.HasPrefix(code, []byte{0x4c, 0x8d, 0xa4, 0x24})
+}

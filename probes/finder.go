@@ -1,0 +1,357 @@
+package probes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/cilium/ebpf/link"
+
+	"github.com/tollwire/tollwire/flow"
+)
+
+// inode names a file on this machine whatever mount it is seen through.
+type inode struct{ dev, ino uint64 }
+
+// mapping is a file mapped for execution by a process. dev and ino are as the
+// mount shows them, which on overlayfs are not those of the real file.
+type mapping struct {
+	pid        uint32
+	start, end uint64
+	seen       inode
+	path       string
+}
+
+// tapped is a file that a tap stands on.
+type tapped struct {
+	Attachment
+	links  []link.Link
+	maps   map[inode]bool // how mounts show it
+	unused int            // sweeps in a row in which nobody mapped it
+}
+
+// finder attaches the taps to every file that is mapped and has something to tap:
+// once a real inode, however many mounts and processes there are.
+type finder struct {
+	taps  *Taps
+	log   *slog.Logger
+	real  *realInodes
+	watch *mmapWatch
+
+	attaching sync.Mutex
+
+	mu     sync.Mutex
+	known  map[inode]*tapped // as mounts show it; nil: looked into, nothing there
+	files  map[inode]*tapped // by real inode
+	stacks map[inode]stack   // of files without a target, as mounts show them
+	unseen map[uint32]Unobservable
+
+	suspect chan suspect
+	ctx     context.Context
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup
+}
+
+// maxKnown bounds the files remembered as holding nothing to tap.
+const maxKnown = 1 << 16
+
+// sweepEvery is how often files that nobody maps any more are let go.
+const sweepEvery = 30 * time.Second
+
+func newFinder(t *Taps) *finder {
+	return &finder{
+		taps: t, log: t.log, known: make(map[inode]*tapped), files: make(map[inode]*tapped),
+		stacks: make(map[inode]stack), unseen: make(map[uint32]Unobservable), suspect: make(chan suspect, 64),
+	}
+}
+
+// start listens for new mappings, scans those that are there, and goes on.
+func (f *finder) start(ctx context.Context) error {
+	f.ctx, f.cancel = context.WithCancel(ctx)
+	var err error
+	if f.real, err = newRealInodes(); err != nil { // before Linux 5.12
+		f.log.Warn("files behind overlay mounts are told apart by mount", "err", err)
+	}
+	// Before the scan, so that nothing falls between.
+	if f.watch, err = watchMappings(); err != nil {
+		f.log.Warn("programs that start are found by scanning only", "err", err)
+	}
+	f.scan()
+	if f.watch != nil {
+		f.wg.Go(func() { f.watch.run(f.mapped) })
+	}
+	f.wg.Go(f.sweep)
+	f.wg.Go(f.suspects)
+	return nil
+}
+
+func (f *finder) stop() error {
+	f.cancel()
+	var errs []error
+	if f.watch != nil {
+		errs = append(errs, f.watch.close())
+	}
+	f.wg.Wait()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, t := range f.files {
+		for _, l := range t.links {
+			errs = append(errs, l.Close())
+		}
+	}
+	clear(f.files)
+	clear(f.known)
+	if f.real != nil {
+		errs = append(errs, f.real.close())
+	}
+	return errors.Join(errs...)
+}
+
+// scan looks at every mapping of every process.
+func (f *finder) scan() {
+	eachMapping(f.taps.cfg.Proc, f.mapped)
+}
+
+// mapped looks at one mapping, unless its file is known.
+func (f *finder) mapped(m mapping) {
+	if int(m.pid) == os.Getpid() || m.seen.ino == 0 {
+		return
+	}
+	f.mu.Lock()
+	t, known := f.known[m.seen]
+	if t != nil {
+		t.Processes[m.pid] = struct{}{}
+	}
+	f.mu.Unlock()
+	switch {
+	case t != nil:
+	case known:
+		f.explain(m)
+	default:
+		f.look(m)
+	}
+}
+
+// look opens the file behind a mapping and taps it when there is something to tap.
+func (f *finder) look(m mapping) {
+	file, err := openMapped(f.taps.cfg.Proc, m)
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			f.failed(m, err)
+		}
+		return
+	}
+	target, err := findTarget(file)
+	if err != nil {
+		f.learn(m, nil)
+		if errors.Is(err, errNoTarget) {
+			f.suspectLater(m, file)
+			return
+		}
+		file.Close()
+		f.failed(m, err)
+		return
+	}
+	defer file.Close()
+	t, err := f.attach(m, file, target)
+	if err != nil {
+		f.failed(m, err)
+	}
+	f.learn(m, t)
+}
+
+// learn remembers what a mount's inode stands for.
+func (f *finder) learn(m mapping, t *tapped) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.known) > maxKnown {
+		clear(f.known)
+		clear(f.stacks)
+		for _, t := range f.files {
+			for seen := range t.maps {
+				f.known[seen] = t
+			}
+		}
+	}
+	f.known[m.seen] = t
+	if t != nil {
+		t.maps[m.seen] = true
+		t.Processes[m.pid] = struct{}{}
+	}
+}
+
+// attach puts the taps on the file behind a mapping, or finds that they stand there.
+func (f *finder) attach(m mapping, file *os.File, target *target) (*tapped, error) {
+	real, err := f.identify(m, file)
+	if err != nil {
+		return nil, err
+	}
+	f.attaching.Lock() // the scan, the watch and the sweep may meet at one file
+	defer f.attaching.Unlock()
+	f.mu.Lock()
+	t := f.files[real]
+	f.mu.Unlock()
+	if t != nil {
+		return t, nil
+	}
+	t = &tapped{
+		Attachment: Attachment{Source: target.source, Path: m.path, Inode: real.ino, Device: real.dev, Since: time.Now(), Processes: make(map[uint32]struct{})},
+		maps:       make(map[inode]bool),
+	}
+	if t.links, err = f.taps.attachFile(file, target); err != nil {
+		return nil, err
+	}
+	for _, h := range target.hooks {
+		t.Functions = append(t.Functions, h.names...)
+	}
+	f.log.Debug("tapped", "path", m.path, "source", target.source, "inode", real.ino, "pid", m.pid)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.files[real] = t
+	return t, nil
+}
+
+// identify returns the real inode behind a mapping; without the kernel's iterator
+// the one that its mount shows.
+func (f *finder) identify(m mapping, file *os.File) (inode, error) {
+	if f.real != nil {
+		if real, err := f.real.of(m); err == nil {
+			return real, nil
+		}
+	}
+	return statInode(file)
+}
+
+// attachFile puts a target's hooks on the open file.
+func (t *Taps) attachFile(file *os.File, target *target) (links []link.Link, err error) {
+	defer func() {
+		if err != nil {
+			for _, l := range links {
+				l.Close()
+			}
+			links = nil
+		}
+	}()
+	ex, err := link.OpenExecutable(fmt.Sprintf("/proc/self/fd/%d", file.Fd()))
+	if err != nil {
+		return nil, fmt.Errorf("open executable: %w", err)
+	}
+	for _, h := range target.hooks {
+		prog := t.programs[h.program]
+		if prog == nil {
+			return links, fmt.Errorf("%s: the kernel refused its program", h.program)
+		}
+		if t.multi {
+			put := ex.UprobeMulti
+			if h.ret {
+				put = ex.UretprobeMulti
+			}
+			l, err := put(nil, prog, &link.UprobeMultiOptions{Addresses: h.offsets})
+			if err != nil {
+				return links, fmt.Errorf("attach %s: %w", h.program, err)
+			}
+			links = append(links, l)
+			continue
+		}
+		put := ex.Uprobe
+		if h.ret {
+			put = ex.Uretprobe
+		}
+		for i, off := range h.offsets {
+			l, err := put(h.names[i], prog, &link.UprobeOptions{Address: off})
+			if err != nil {
+				return links, fmt.Errorf("attach to %s: %w", h.names[i], err)
+			}
+			links = append(links, l)
+		}
+	}
+	return links, nil
+}
+
+// sweep lets go of files that nobody maps any more, and forgets processes that ended.
+func (f *finder) sweep() {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-f.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		users := make(map[inode]map[uint32]struct{})
+		alive := make(map[uint32]bool)
+		eachMapping(f.taps.cfg.Proc, func(m mapping) {
+			alive[m.pid] = true
+			if users[m.seen] == nil {
+				users[m.seen] = make(map[uint32]struct{})
+			}
+			users[m.seen][m.pid] = struct{}{}
+			f.mapped(m)
+		})
+		f.mu.Lock()
+		for real, t := range f.files {
+			procs := make(map[uint32]struct{})
+			for seen := range t.maps {
+				for pid := range users[seen] {
+					procs[pid] = struct{}{}
+				}
+			}
+			t.Processes = procs
+			if t.unused++; len(procs) > 0 {
+				t.unused = 0
+			}
+			if t.unused < 2 {
+				continue
+			}
+			for _, l := range t.links {
+				if err := l.Close(); err != nil {
+					f.log.Warn("detach", "path", t.Path, "err", err)
+				}
+			}
+			delete(f.files, real)
+			for seen := range t.maps {
+				delete(f.known, seen)
+			}
+		}
+		for pid := range f.unseen {
+			if !alive[pid] {
+				delete(f.unseen, pid)
+			}
+		}
+		f.mu.Unlock()
+	}
+}
+
+// Attachment is one file that is tapped.
+type Attachment struct {
+	Source    flow.Source         `json:"-"`
+	Path      string              `json:"path"` // as the first process that mapped it sees it
+	Device    uint64              `json:"device"`
+	Inode     uint64              `json:"inode"`
+	Functions []string            `json:"functions"`
+	Since     time.Time           `json:"since"`
+	Processes map[uint32]struct{} `json:"-"`
+}
+
+// Attached returns the files that are tapped, and the way to the sockets.
+func (t *Taps) Attached() (all []Attachment) {
+	t.finder.mu.Lock()
+	defer t.finder.mu.Unlock()
+	for _, f := range t.finder.files {
+		a := f.Attachment
+		a.Processes = make(map[uint32]struct{}, len(f.Processes))
+		for pid := range f.Processes {
+			a.Processes[pid] = struct{}{}
+		}
+		all = append(all, a)
+	}
+	if t.sockets != "off" {
+		all = append(all, Attachment{Source: flow.SourceSocketTracepoint, Path: "sockets", Functions: []string{"sys_enter", "sys_exit"}})
+	}
+	return all
+}

@@ -1,0 +1,95 @@
+package probes
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// eachMapping calls f with every file mapped for execution by every process.
+// Processes that end meanwhile are passed over.
+func eachMapping(proc string, f func(mapping)) {
+	entries, err := os.ReadDir(proc)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		pid, err := strconv.ParseUint(e.Name(), 10, 32)
+		if err != nil {
+			continue
+		}
+		maps, err := os.Open(filepath.Join(proc, e.Name(), "maps"))
+		if err != nil {
+			continue
+		}
+		for s := bufio.NewScanner(maps); s.Scan(); {
+			if m, ok := parseMapping(s.Text()); ok {
+				m.pid = uint32(pid)
+				f(m)
+			}
+		}
+		maps.Close()
+	}
+}
+
+// parseMapping reads a line of /proc/PID/maps (proc(5)); false for what is not a
+// file mapped for execution.
+func parseMapping(line string) (m mapping, ok bool) {
+	fields := strings.Fields(line)
+	if len(fields) < 6 || len(fields[1]) != 4 || fields[1][2] != 'x' {
+		return m, false
+	}
+	from, to, ok1 := strings.Cut(fields[0], "-")
+	major, minor, ok2 := strings.Cut(fields[3], ":")
+	if !ok1 || !ok2 {
+		return m, false
+	}
+	var errs [5]error
+	var maj, min uint64
+	m.start, errs[0] = strconv.ParseUint(from, 16, 64)
+	m.end, errs[1] = strconv.ParseUint(to, 16, 64)
+	maj, errs[2] = strconv.ParseUint(major, 16, 32)
+	min, errs[3] = strconv.ParseUint(minor, 16, 32)
+	m.seen.ino, errs[4] = strconv.ParseUint(fields[4], 10, 64)
+	m.seen.dev = unix.Mkdev(uint32(maj), uint32(min))
+	at := strings.IndexByte(line, '/')
+	if errors.Join(errs[:]...) != nil || m.seen.ino == 0 || at < 0 {
+		return m, false
+	}
+	m.path = strings.TrimSuffix(line[at:], " (deleted)")
+	return m, true
+}
+
+// openMapped opens the file behind a mapping: the mapping's own, which needs
+// CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN and finds deleted files too, else by its
+// path in the process's root.
+func openMapped(proc string, m mapping) (*os.File, error) {
+	pid := strconv.FormatUint(uint64(m.pid), 10)
+	f, err := os.Open(filepath.Join(proc, pid, "map_files", fmt.Sprintf("%x-%x", m.start, m.end)))
+	if err == nil || errors.Is(err, unix.ESRCH) {
+		return f, err
+	}
+	f, err = os.Open(filepath.Join(proc, pid, "root", m.path))
+	if err != nil {
+		if _, gone := os.Stat(filepath.Join(proc, pid)); gone != nil {
+			return nil, fs.ErrNotExist
+		}
+		return nil, fmt.Errorf("open mapped file: %w", err)
+	}
+	return f, nil
+}
+
+func statInode(f *os.File) (inode, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return inode{}, fmt.Errorf("stat mapped file: %w", err)
+	}
+	return inode{uint64(st.Dev), st.Ino}, nil
+}

@@ -1,0 +1,42 @@
+package probes
+
+import "github.com/tollwire/tollwire/flow"
+
+// SourceStats counts the bytes of one tap. Seen is counted from the return values
+// of calls and apart from the rest, so that Seen = Submitted + Ignored + the sum of
+// Dropped, but for up to seven bytes a connection that may become a head.
+type SourceStats struct {
+	Calls     uint64 // calls that moved bytes
+	Seen      uint64 // bytes
+	Submitted uint64 // bytes that went into a ring
+	Records   uint64 // records that went into a ring with them
+	Ignored   uint64 // bytes that nobody needs
+	Dropped   [flow.NumGapReasons]uint64
+}
+
+// Stats is what the kernel side has counted since Start.
+type Stats struct {
+	Sources [flow.NumSources]SourceStats
+}
+
+// Stats adds up the counters of all CPUs. What cannot be read is zero.
+func (t *Taps) Stats() (s Stats) {
+	for src := range s.Sources {
+		var perCPU []coreCounters
+		if t.core.Stats == nil || t.core.Stats.Lookup(uint32(src), &perCPU) != nil {
+			continue
+		}
+		sum := &s.Sources[src]
+		for _, c := range perCPU {
+			sum.Calls += c.Calls
+			sum.Seen += c.Seen
+			sum.Submitted += c.Submitted
+			sum.Records += c.Records
+			sum.Ignored += c.Ignored
+			for i, n := range c.Dropped {
+				sum.Dropped[i] += n
+			}
+		}
+	}
+	return s
+}

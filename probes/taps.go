@@ -1,0 +1,317 @@
+package probes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/bits"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/features"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/ringbuf"
+	"github.com/cilium/ebpf/rlimit"
+
+	"github.com/tollwire/tollwire/flow"
+)
+
+// Config says how to capture. The zero value captures everything with defaults.
+type Config struct {
+	Logger    *slog.Logger // nil: slog.Default()
+	Proc      string       // where procfs is mounted; default /proc
+	Rings     int          // rings, and so shards; default the number of CPUs, at most 4
+	RingBytes int          // bytes of each ring, rounded up to a power of two; default 8 MiB
+	BodyLimit int64        // bytes captured of one message; default 4 MiB and 64 KiB for its head; -1: no limit
+	Sockets   string       // way to the sockets: auto (default), tracepoint, kprobe, fentry, off
+}
+
+// HeadRoom is what the default BodyLimit allows for a message's head, in bytes.
+const HeadRoom = 64 << 10
+
+func (c *Config) setDefaults() error {
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.Proc == "" {
+		c.Proc = "/proc"
+	}
+	if c.Rings == 0 {
+		c.Rings = min(4, runtime.NumCPU())
+	}
+	if c.Rings < 1 || c.Rings > maxShards {
+		return fmt.Errorf("rings: want 1 to %d, found %d", maxShards, c.Rings)
+	}
+	if c.RingBytes == 0 {
+		c.RingBytes = 8 << 20
+	}
+	if c.RingBytes < 0 || c.RingBytes > 1<<30 {
+		return fmt.Errorf("ring bytes: want up to 1 GiB, found %d", c.RingBytes)
+	}
+	page := os.Getpagesize()
+	c.RingBytes = 1 << bits.Len(uint(max(c.RingBytes, page)-1))
+	switch {
+	case c.BodyLimit == 0:
+		c.BodyLimit = 4<<20 + HeadRoom
+	case c.BodyLimit < 0:
+		c.BodyLimit = 0
+	}
+	switch c.Sockets {
+	case "":
+		c.Sockets = "auto"
+	case "auto", "tracepoint", "kprobe", "fentry", "off":
+	default:
+		return fmt.Errorf("sockets: want auto, tracepoint, kprobe, fentry or off, found %q", c.Sockets)
+	}
+	return nil
+}
+
+const maxShards = 64 // MAX_SHARDS of bpf/maps.h
+
+// Taps is the running kernel side. Its methods may be called by several
+// goroutines, Read by one for each shard.
+type Taps struct {
+	cfg     Config
+	log     *slog.Logger
+	core    coreObjects
+	rings   []*ebpf.Map
+	readers []*reader
+	// programs of the taps that the kernel accepted, by name
+	programs map[string]*ebpf.Program
+	loaded   []*ebpf.Collection
+	links    []link.Link
+	multi    bool // uprobe_multi links
+	sockets  string
+	finder   *finder
+
+	closing chan struct{}
+	once    sync.Once
+	err     error
+}
+
+// Start loads the taps, attaches them to every program that runs, and goes on to
+// attach them to those that start, until Close is called or ctx is done. What this
+// kernel or these privileges refuse is logged, and named by Check; only when
+// nothing at all can be captured does Start fail.
+func Start(ctx context.Context, cfg Config) (*Taps, error) {
+	if err := cfg.setDefaults(); err != nil {
+		return nil, err
+	}
+	if err := rlimit.RemoveMemlock(); err != nil {
+		cfg.Logger.Warn("cannot lift RLIMIT_MEMLOCK, which kernels before 5.11 count BPF maps against", "err", err)
+	}
+	t := &Taps{
+		cfg:      cfg,
+		log:      cfg.Logger,
+		programs: make(map[string]*ebpf.Program),
+		multi:    features.HaveBPFLinkUprobeMulti() == nil,
+		closing:  make(chan struct{}),
+	}
+	if err := t.load(); err != nil {
+		return nil, errors.Join(err, t.free())
+	}
+	if err := t.attachKernel(); err != nil {
+		return nil, errors.Join(err, t.free())
+	}
+	t.finder = newFinder(t)
+	if err := t.finder.start(ctx); err != nil {
+		return nil, errors.Join(err, t.free())
+	}
+	context.AfterFunc(ctx, func() { t.Close() })
+	return t, nil
+}
+
+func (t *Taps) load() error {
+	spec, err := loadCore()
+	if err != nil {
+		return fmt.Errorf("read the core object: %w", err)
+	}
+	ring := &ebpf.MapSpec{Name: "ring", Type: ebpf.RingBuf, MaxEntries: uint32(t.cfg.RingBytes)}
+	outer := spec.Maps[coreMapRings]
+	outer.MaxEntries = uint32(t.cfg.Rings)
+	outer.InnerMap = ring
+	for i := range t.cfg.Rings {
+		m, err := ebpf.NewMap(ring)
+		if err != nil {
+			return fmt.Errorf("make ring of %d bytes: %w", t.cfg.RingBytes, err)
+		}
+		t.rings = append(t.rings, m)
+		outer.Contents = append(outer.Contents, ebpf.MapKV{Key: uint32(i), Value: m})
+	}
+	if err := spec.LoadAndAssign(&t.core, nil); err != nil {
+		return fmt.Errorf("load the core object: %w", err)
+	}
+	settings := coreSettings{
+		Shards:    uint32(t.cfg.Rings),
+		Self:      uint32(os.Getpid()),
+		BodyLimit: uint64(t.cfg.BodyLimit),
+	}
+	if err := t.core.Config.Put(uint32(0), &settings); err != nil {
+		return fmt.Errorf("write settings: %w", err)
+	}
+	for _, m := range t.rings {
+		r, err := newReader(m)
+		if err != nil {
+			return err
+		}
+		t.readers = append(t.readers, r)
+	}
+	for _, tap := range []struct {
+		name string
+		spec func() (*ebpf.CollectionSpec, error)
+		skip bool
+	}{
+		{"openssl", loadOpenssl, false},
+		{"gotls", loadGotls, false},
+		{"socket.tracepoint", loadSocketTracepoint, t.cfg.Sockets == "off"},
+	} {
+		if tap.skip {
+			continue
+		}
+		if err := t.loadTap(tap.spec); err != nil {
+			t.log.Error("the kernel refuses a tap", "tap", tap.name, "err", err)
+		}
+	}
+	if len(t.programs) == 0 {
+		return errors.New("load taps: the kernel accepts none")
+	}
+	return nil
+}
+
+// loadTap loads one tap's programs on the maps of the core object.
+func (t *Taps) loadTap(read func() (*ebpf.CollectionSpec, error)) error {
+	spec, err := read()
+	if err != nil {
+		return err
+	}
+	shared := map[string]*ebpf.Map{
+		coreMapCalls: t.core.Calls, coreMapConfig: t.core.Config, coreMapConns: t.core.Conns,
+		coreMapProcs: t.core.Procs, coreMapRings: t.core.Rings, coreMapSockCalls: t.core.SockCalls,
+		coreMapStats: t.core.Stats, coreMapVerdicts: t.core.Verdicts,
+	}
+	for name := range shared {
+		if spec.Maps[name] == nil {
+			delete(shared, name)
+			continue
+		}
+		if name == coreMapRings {
+			spec.Maps[name].MaxEntries = t.core.Rings.MaxEntries()
+			spec.Maps[name].InnerMap = &ebpf.MapSpec{Type: ebpf.RingBuf, MaxEntries: uint32(t.cfg.RingBytes)}
+		}
+	}
+	if t.multi {
+		for _, p := range spec.Programs {
+			if p.Type == ebpf.Kprobe {
+				p.AttachType = ebpf.AttachTraceUprobeMulti
+			}
+		}
+	}
+	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: shared})
+	if err != nil {
+		return err
+	}
+	t.loaded = append(t.loaded, c)
+	for name, p := range c.Programs {
+		t.programs[name] = p
+	}
+	return nil
+}
+
+// attachKernel attaches what belongs to no file: the end of processes, sockets.
+func (t *Taps) attachKernel() error {
+	l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: "sched_process_exit", Program: t.core.ProcessExit})
+	if err != nil {
+		t.log.Error("cannot see processes end", "err", err)
+	} else {
+		t.links = append(t.links, l)
+	}
+	tap := &socketTracepoint{enter: t.programs["socket_enter"], exit: t.programs["socket_exit"]}
+	t.sockets = "off"
+	switch t.cfg.Sockets {
+	case "off":
+		return nil
+	case "kprobe", "fentry":
+		return fmt.Errorf("sockets: %s is not built in; use tracepoint", t.cfg.Sockets)
+	}
+	links, err := attachSockets(tap)
+	if err != nil {
+		t.log.Error("plaintext sockets are not seen", "way", tap.name(), "err", err)
+		return nil
+	}
+	t.links = append(t.links, links...)
+	t.sockets = tap.name()
+	return nil
+}
+
+// Shards returns how many independent streams of records there are; all records
+// of one connection come from one shard, the end of a process from every shard.
+func (t *Taps) Shards() int { return len(t.readers) }
+
+// Read fills d with the next record of a shard and waits for one when there is
+// none. d.Payload is valid until the next Read of this shard. After Close it
+// returns what is left and then os.ErrClosed.
+func (t *Taps) Read(shard int, d *flow.Data) error { return t.readers[shard].read(d) }
+
+// SetVerdict tells the kernel what user space thinks of an exchange; it holds from
+// the connection's next call on. A verdict on an exchange that is over is no error.
+func (t *Taps) SetVerdict(c flow.Conn, exchange uint32, v flow.Verdict) error {
+	key := coreVerdictKey{Key: c.Key, Gen: c.Gen}
+	if err := t.core.Verdicts.Put(&key, &coreVerdictValue{Exchange: exchange, Verdict: uint32(v)}); err != nil {
+		return fmt.Errorf("set verdict on %v: %w", c, err)
+	}
+	return nil
+}
+
+// Close detaches everything, lets the readers empty their shards for up to a
+// second, and frees the kernel's memory. Later calls return the same.
+func (t *Taps) Close() error {
+	t.once.Do(func() {
+		close(t.closing)
+		if t.finder != nil {
+			t.err = t.finder.stop()
+		}
+		for _, l := range t.links {
+			t.err = errors.Join(t.err, l.Close())
+		}
+		t.links = nil
+		deadline := time.Now().Add(time.Second)
+		for _, r := range t.readers {
+			t.err = errors.Join(t.err, r.drain(time.Until(deadline)))
+		}
+		t.err = errors.Join(t.err, t.free())
+	})
+	return t.err
+}
+
+func (t *Taps) free() error {
+	var errs []error
+	for _, l := range t.links {
+		errs = append(errs, l.Close())
+	}
+	for _, r := range t.readers {
+		errs = append(errs, r.close())
+	}
+	for _, c := range t.loaded {
+		c.Close()
+	}
+	if t.core.ProcessExit != nil {
+		errs = append(errs, t.core.Close())
+	}
+	for _, m := range t.rings {
+		errs = append(errs, m.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// newReader wraps a ring.
+func newReader(m *ebpf.Map) (*reader, error) {
+	r, err := ringbuf.NewReader(m)
+	if err != nil {
+		return nil, fmt.Errorf("open ring: %w", err)
+	}
+	return &reader{ring: r, done: make(chan struct{})}, nil
+}

@@ -1,0 +1,307 @@
+package probes
+
+import (
+	"bytes"
+	"debug/buildinfo"
+	"debug/elf"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"go/version"
+	"io"
+	"sort"
+	"strings"
+
+	"github.com/tollwire/tollwire/flow"
+)
+
+// The functions of crypto/tls that the tap needs; all take the *Conn first.
+const (
+	goRead   = "crypto/tls.(*Conn).Read"
+	goWrite  = "crypto/tls.(*Conn).Write"
+	goClose  = "crypto/tls.(*Conn).Close"
+	goClient = "crypto/tls.(*Conn).clientHandshake"
+	goServer = "crypto/tls.(*Conn).serverHandshake"
+)
+
+// function is a function's range of addresses.
+type function struct{ start, end uint64 }
+
+// findGo looks for crypto/tls in a Go executable, by its symbol table or, when
+// that was stripped, by the table the runtime itself walks stacks with.
+func findGo(f *elf.File, r io.ReaderAt) (*target, error) {
+	info, err := buildinfo.Read(r)
+	if err != nil {
+		return nil, errNoTarget
+	}
+	// "go1.27-devel_…" and "go1.25 X:nodwarf5" compare by their language version.
+	lang := version.Lang(strings.TrimPrefix(strings.Fields(info.GoVersion + " ?")[0], "devel "))
+	if lang != "" && version.Compare(lang, "go1.18") < 0 {
+		return nil, fmt.Errorf("%s passes arguments in another way than Go 1.18 and later", info.GoVersion)
+	}
+	want := map[string]function{goRead: {}, goWrite: {}, goClose: {}, goClient: {}, goServer: {}}
+	if !goSymbols(f, want) {
+		if err := goPclntab(f, want); err != nil {
+			return nil, err
+		}
+	}
+	if want[goRead].start == 0 || want[goWrite].start == 0 {
+		return nil, errNoTarget
+	}
+	t := &target{source: flow.SourceGoTLS}
+	returns := hook{program: "gotls_return"}
+	for _, h := range []struct {
+		program string
+		names   []string
+		returns bool
+	}{
+		{"gotls_handshake", []string{goClient, goServer}, false},
+		{"gotls_close", []string{goClose}, false},
+		{"gotls_read", []string{goRead}, true},
+		{"gotls_write", []string{goWrite}, true},
+	} {
+		k := hook{program: h.program}
+		for _, name := range h.names {
+			fn := want[name]
+			off, ok := fileOffset(f, fn.start)
+			if fn.start == 0 || !ok {
+				continue
+			}
+			k.offsets = append(k.offsets, off)
+			k.names = append(k.names, name)
+			if !h.returns {
+				continue
+			}
+			code := make([]byte, fn.end-fn.start)
+			if _, err := r.ReadAt(code, int64(off)); err != nil {
+				return nil, fmt.Errorf("read %s: %w", name, err)
+			}
+			rets, err := findReturns(code)
+			if err != nil {
+				return nil, fmt.Errorf("disassemble %s: %w", name, err)
+			}
+			for _, ret := range rets {
+				returns.offsets = append(returns.offsets, off+ret)
+				returns.names = append(returns.names, name)
+			}
+		}
+		if k.offsets != nil {
+			t.hooks = append(t.hooks, k)
+		}
+	}
+	t.hooks = append(t.hooks, returns)
+	return t, nil
+}
+
+// goSymbols fills want from the symbol table; false when there is none with crypto/tls.
+func goSymbols(f *elf.File, want map[string]function) bool {
+	s := f.Section(".strtab")
+	if s == nil {
+		return false
+	}
+	if found, err := contains(s.Open(), "\x00"+goRead+"\x00"); err != nil || !found {
+		return false
+	}
+	symbols, err := f.Symbols()
+	if err != nil {
+		return false
+	}
+	for _, sym := range symbols {
+		if _, ok := want[sym.Name]; ok && sym.Size > 0 && sym.Size < maxGoFunc {
+			want[sym.Name] = function{sym.Value, sym.Value + sym.Size}
+		}
+	}
+	return want[goRead].start != 0
+}
+
+// maxGoFunc is far above the size of any function looked for, in bytes.
+const maxGoFunc = 64 << 10
+
+// errPclntab says that the table of functions cannot be read.
+var errPclntab = errors.New("stripped Go executable whose function table cannot be read")
+
+// pclntab is the runtime's table of functions, as runtime/symtab.go has laid it
+// out since Go 1.18: offsets of 32 bits from the start of the text.
+type pclntab struct {
+	data  []byte
+	order binary.ByteOrder
+	nfunc int
+	text  uint64 // as the header states it; Go 1.26 and later state nothing
+	names []byte
+	funcs []byte
+}
+
+const (
+	pclntabGo118 = 0xfffffff0
+	pclntabGo120 = 0xfffffff1
+)
+
+func readPclntab(data []byte, order binary.ByteOrder) (*pclntab, error) {
+	if len(data) < 8+8*8 {
+		return nil, errPclntab
+	}
+	magic := order.Uint32(data)
+	if magic != pclntabGo118 && magic != pclntabGo120 || data[4] != 0 || data[5] != 0 || data[7] != 8 {
+		return nil, errPclntab
+	}
+	word := func(i int) uint64 { return order.Uint64(data[8+8*i:]) }
+	names, funcs := word(3), word(7)
+	p := &pclntab{data: data, order: order, nfunc: int(word(0)), text: word(2)}
+	if p.nfunc <= 0 || names >= uint64(len(data)) || funcs >= uint64(len(data)) ||
+		uint64(p.nfunc) > (uint64(len(data))-funcs)/8 {
+		return nil, errPclntab
+	}
+	p.names, p.funcs = data[names:], data[funcs:]
+	if funcs > names {
+		p.names = data[names:funcs]
+	}
+	return p, nil
+}
+
+// entry returns function i's offset in the text and its name's in names.
+func (p *pclntab) entry(i int) (text uint32, name uint32, ok bool) {
+	if 8*i+8 > len(p.funcs) {
+		return 0, 0, false
+	}
+	text = p.order.Uint32(p.funcs[8*i:])
+	at := uint64(p.order.Uint32(p.funcs[8*i+4:]))
+	if at+8 > uint64(len(p.funcs)) {
+		return 0, 0, false
+	}
+	return text, p.order.Uint32(p.funcs[at+4:]), true
+}
+
+// find returns the ranges of the named functions, relative to the text's start.
+func (p *pclntab) find(names map[string]function) map[string]function {
+	byOffset := make(map[uint32]string)
+	for name := range names {
+		if i := bytes.Index(p.names, []byte("\x00"+name+"\x00")); i >= 0 {
+			byOffset[uint32(i+1)] = name
+		}
+	}
+	found := make(map[string]function)
+	if len(byOffset) == 0 {
+		return found
+	}
+	for i := 0; i < p.nfunc && len(found) < len(byOffset); i++ {
+		start, at, ok := p.entry(i)
+		if !ok {
+			break
+		}
+		name, wanted := byOffset[at]
+		if !wanted || 8*i+12 > len(p.funcs) {
+			continue
+		}
+		end := p.order.Uint32(p.funcs[8*i+8:])
+		if end > start && end-start < maxGoFunc {
+			found[name] = function{uint64(start), uint64(end)}
+		}
+	}
+	return found
+}
+
+// goPclntab fills want from the runtime's table of functions.
+func goPclntab(f *elf.File, want map[string]function) error {
+	p, err := loadPclntab(f)
+	if err != nil {
+		return err
+	}
+	found := p.find(want)
+	if found[goRead].end == 0 || found[goWrite].end == 0 {
+		return errNoTarget
+	}
+	text, err := goTextStart(f, p)
+	if err != nil {
+		return err
+	}
+	for name, fn := range found {
+		want[name] = function{text + fn.start, text + fn.end}
+	}
+	return nil
+}
+
+func loadPclntab(f *elf.File) (*pclntab, error) {
+	for _, name := range []string{".gopclntab", ".data.rel.ro.gopclntab"} {
+		if s := f.Section(name); s != nil && s.Type != elf.SHT_NOBITS {
+			data, err := s.Data()
+			if err != nil {
+				return nil, fmt.Errorf("read %s: %w", name, err)
+			}
+			return readPclntab(data, f.ByteOrder)
+		}
+	}
+	// An external linker may have put it into a section of another name.
+	for _, name := range []string{".data.rel.ro", ".rodata"} {
+		s := f.Section(name)
+		if s == nil || s.Type == elf.SHT_NOBITS {
+			continue
+		}
+		data, err := s.Data()
+		if err != nil {
+			continue
+		}
+		for at := 0; at+8 <= len(data); at += 8 {
+			if p, err := readPclntab(data[at:], f.ByteOrder); err == nil {
+				return p, nil
+			}
+		}
+	}
+	return nil, errPclntab
+}
+
+// goTextStart finds the address that the table's offsets count from. The header
+// states it up to Go 1.25, but for position-independent executables; else it is
+// the address at which the table's functions begin as functions do.
+func goTextStart(f *elf.File, p *pclntab) (uint64, error) {
+	s := f.Section(".text")
+	if s == nil {
+		return 0, errPclntab
+	}
+	code, err := s.Data()
+	if err != nil {
+		return 0, fmt.Errorf("read .text: %w", err)
+	}
+	sample := p.sample()
+	fits := func(start uint64) bool {
+		good := 0
+		for _, off := range sample {
+			at := start + uint64(off) - s.Addr
+			if at < uint64(len(code)) && isGoPrologue(code[at:]) {
+				good++
+			}
+		}
+		// Leaf functions have none, so not all can fit.
+		return good > 8 && good > len(sample)*2/5
+	}
+	candidates := []uint64{p.text, s.Addr}
+	// Linked by Go itself, the entry point is one of the table's functions.
+	rt0 := map[string]function{"_rt0_amd64_linux": {}, "_rt0_arm64_linux": {}}
+	for _, fn := range p.find(rt0) {
+		candidates = append(candidates, f.Entry-fn.start)
+	}
+	for _, start := range candidates {
+		if start >= s.Addr && start < s.Addr+s.Size && fits(start) {
+			return start, nil
+		}
+	}
+	// Behind the C code that an external linker puts first.
+	for start := s.Addr &^ 15; start < s.Addr+s.Size; start += 16 {
+		if fits(start) {
+			return start, nil
+		}
+	}
+	return 0, errPclntab
+}
+
+// sample returns the offsets of up to 64 functions spread over the table.
+func (p *pclntab) sample() []uint32 {
+	var out []uint32
+	step := max(1, p.nfunc/64)
+	for i := 0; i < p.nfunc; i += step {
+		if off, _, ok := p.entry(i); ok {
+			out = append(out, off)
+		}
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i] < out[j] })
+	return out
+}

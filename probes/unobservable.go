@@ -1,0 +1,167 @@
+package probes
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Unobservable is a process with TLS that no tap reads.
+type Unobservable struct {
+	PID        uint32 `json:"pid"`
+	Executable string `json:"executable"` // the file whose TLS it is
+	Stack      string `json:"stack"`      // gnutls, nss, java, boringssl, aws-lc, rustls
+	Reason     string `json:"reason"`     // stripped, no_tap, attach_failed
+	Detail     string `json:"detail,omitempty"`
+}
+
+// Unobservable returns the processes with TLS that no tap reads.
+func (t *Taps) Unobservable() (all []Unobservable) {
+	t.finder.mu.Lock()
+	defer t.finder.mu.Unlock()
+	for _, u := range t.finder.unseen {
+		all = append(all, u)
+	}
+	return all
+}
+
+// stack is a TLS implementation that a file holds and no tap reads.
+type stack struct{ name, reason string }
+
+// byName knows libraries by their names.
+var byName = []struct {
+	prefix string
+	stack
+}{
+	{"libgnutls.so", stack{"gnutls", "no_tap"}},
+	{"libssl3.so", stack{"nss", "no_tap"}}, // NSS'; OpenSSL's is libssl.so.3
+	{"libjvm.so", stack{"java", "no_tap"}},
+}
+
+// byText knows what is linked in and stripped by the texts that it carries.
+var byText = []struct {
+	text string
+	stack
+}{
+	{"aws-lc", stack{"aws-lc", "stripped"}},
+	{"BoringSSL", stack{"boringssl", "stripped"}},
+	{"rustls-", stack{"rustls", "stripped"}},
+}
+
+// Files under minStripped hold no TLS stack of their own; of larger ones at most
+// maxStripped is read, at scanRate, so that a node full of large binaries does not notice.
+const (
+	minStripped = 2 << 20
+	maxStripped = 512 << 20
+	scanRate    = 200 << 20 // bytes a second
+)
+
+// named returns the stack of a library that its name gives away.
+func named(path string) (stack, bool) {
+	base := filepath.Base(path)
+	for _, k := range byName {
+		if strings.HasPrefix(base, k.prefix) {
+			return k.stack, true
+		}
+	}
+	return stack{}, false
+}
+
+// inText looks for a stack's texts in a file.
+func inText(file *os.File, stop <-chan struct{}) (stack, bool) {
+	st, err := file.Stat()
+	if err != nil || st.Size() < minStripped {
+		return stack{}, false
+	}
+	const piece, overlap = 1 << 20, 16
+	buf := make([]byte, piece+overlap)
+	r := io.LimitReader(file, maxStripped)
+	kept := 0
+	for {
+		n, err := io.ReadFull(r, buf[kept:])
+		for _, k := range byText {
+			if bytes.Contains(buf[:kept+n], []byte(k.text)) {
+				return k.stack, true
+			}
+		}
+		if err != nil {
+			return stack{}, false
+		}
+		kept = copy(buf, buf[kept+n-overlap:kept+n])
+		select {
+		case <-stop:
+			return stack{}, false
+		case <-time.After(piece * time.Second / scanRate):
+		}
+	}
+}
+
+// suspect is a mapping of a file that no tap knows what to do with.
+type suspect struct {
+	mapping
+	file *os.File
+}
+
+// suspects looks into large files in the background, one at a time.
+func (f *finder) suspects() {
+	for {
+		select {
+		case <-f.ctx.Done():
+			return
+		case s := <-f.suspect:
+			k, ok := inText(s.file, f.ctx.Done())
+			s.file.Close()
+			if ok {
+				f.mu.Lock()
+				f.stacks[s.seen] = k
+				f.mu.Unlock()
+				f.explain(s.mapping)
+			}
+		}
+	}
+}
+
+// suspectLater hands a file to the background, which then owns it.
+func (f *finder) suspectLater(m mapping, file *os.File) {
+	if k, ok := named(m.path); ok {
+		file.Close()
+		f.mu.Lock()
+		f.stacks[m.seen] = k
+		f.mu.Unlock()
+		f.explain(m)
+		return
+	}
+	// Only programs carry a stack of their own; a library is its programs' to name.
+	if strings.Contains(filepath.Base(m.path), ".so") {
+		file.Close()
+		return
+	}
+	select {
+	case f.suspect <- suspect{m, file}:
+	default: // too many at once: looked at again at the next sweep
+		file.Close()
+		f.mu.Lock()
+		delete(f.known, m.seen)
+		f.mu.Unlock()
+	}
+}
+
+// explain notes why a process that maps a known file without a target is not seen.
+func (f *finder) explain(m mapping) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if k, ok := f.stacks[m.seen]; ok {
+		f.unseen[m.pid] = Unobservable{PID: m.pid, Executable: m.path, Stack: k.name, Reason: k.reason}
+	}
+}
+
+// failed notes a file that has a target but could not be tapped.
+func (f *finder) failed(m mapping, err error) {
+	f.log.Warn("cannot tap", "path", m.path, "pid", m.pid, "err", err)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.unseen[m.pid] = Unobservable{PID: m.pid, Executable: m.path, Stack: "unknown", Reason: "attach_failed", Detail: err.Error()}
+}
