@@ -271,7 +271,12 @@ func TestSeenIsWhatTheClientCounted(t *testing.T) {
 		name string
 		sum  *float64
 	}{{"python-http", &openssl}, {"python-asyncio", &openssl}, {"go", &gotls}, {"go-stripped", &gotls}} {
-		res := s.finish(s.run(s.program(c.name), clients.Spec{BaseURL: s.sim.URL, CA: s.sim.CA, Calls: both("tokens=20"), KeepAlive: true}))
+		r := s.run(s.program(c.name), clients.Spec{BaseURL: s.sim.URL, CA: s.sim.CA, Calls: both("tokens=20"), KeepAlive: true, Wait: true})
+		time.Sleep(200 * time.Millisecond) // its file may be new to the agent
+		if err := r.Go(); err != nil {
+			t.Fatal(err)
+		}
+		res := s.finish(r)
 		if res.TotalSent == 0 || res.TotalReceived == 0 {
 			t.Fatalf("%s counted no bytes", c.name)
 		}
@@ -368,7 +373,7 @@ func TestOtherTrafficStaysInTheKernel(t *testing.T) {
 	before := decoded()
 	const size = 200 << 20
 	for _, url := range []string{s.sim.URL, s.sim.Plain} {
-		out, err := exec.CommandContext(s.ctx, "curl", "--silent", "--show-error", "--cacert", s.sim.CA, "--output", "/dev/null",
+		out, err := exec.CommandContext(s.ctx, "curl", "--http1.1", "--silent", "--show-error", "--cacert", s.sim.CA, "--output", "/dev/null",
 			"--write-out", "%{size_download}", fmt.Sprintf("%s/big?bytes=%d", url, size)).CombinedOutput()
 		if err != nil || strings.TrimSpace(string(out)) != fmt.Sprint(size) {
 			t.Fatalf("download: %v: %s", err, out)

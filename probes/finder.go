@@ -139,6 +139,7 @@ func (f *finder) mapped(m mapping) {
 
 // look opens the file behind a mapping and taps it when there is something to tap.
 func (f *finder) look(m mapping) {
+	began := time.Now()
 	file, err := openMapped(f.taps.cfg.Proc, m)
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
@@ -158,9 +159,13 @@ func (f *finder) look(m mapping) {
 		return
 	}
 	defer file.Close()
+	found := time.Now()
 	t, err := f.attach(m, file, target)
 	if err != nil {
 		f.failed(m, err)
+	} else {
+		f.log.Debug("tapped", "path", m.path, "source", target.source, "pid", m.pid, "inode", t.Inode,
+			"find", found.Sub(began), "attach", time.Since(found))
 	}
 	f.learn(m, t)
 }
@@ -209,7 +214,6 @@ func (f *finder) attach(m mapping, file *os.File, target *target) (*tapped, erro
 	for _, h := range target.hooks {
 		t.Functions = append(t.Functions, h.names...)
 	}
-	f.log.Debug("tapped", "path", m.path, "source", target.source, "inode", real.ino, "pid", m.pid)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.files[real] = t

@@ -73,17 +73,17 @@ func parseMapping(line string) (m mapping, ok bool) {
 func openMapped(proc string, m mapping) (*os.File, error) {
 	pid := strconv.FormatUint(uint64(m.pid), 10)
 	f, err := os.Open(filepath.Join(proc, pid, "map_files", fmt.Sprintf("%x-%x", m.start, m.end)))
-	if err == nil || errors.Is(err, unix.ESRCH) {
-		return f, err
+	if err == nil {
+		return f, nil
 	}
-	f, err = os.Open(filepath.Join(proc, pid, "root", m.path))
-	if err != nil {
-		if _, gone := os.Stat(filepath.Join(proc, pid)); gone != nil {
-			return nil, fs.ErrNotExist
-		}
-		return nil, fmt.Errorf("open mapped file: %w", err)
+	if f, err = os.Open(filepath.Join(proc, pid, "root", m.path)); err == nil {
+		return f, nil
 	}
-	return f, nil
+	// Of a process that is gone, or has unmapped the file, nothing is to be said.
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		return nil, fs.ErrNotExist
+	}
+	return nil, fmt.Errorf("open mapped file: %w", err)
 }
 
 func statInode(f *os.File) (inode, error) {

@@ -85,4 +85,3 @@ func parse(raw []byte, d *flow.Data) error {
 	}
 	return nil
 }
-

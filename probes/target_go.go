@@ -94,24 +94,53 @@ func findGo(f *elf.File, r io.ReaderAt) (*target, error) {
 }
 
 // goSymbols fills want from the symbol table; false when there is none with crypto/tls.
+// It reads the table raw: a program has tens of thousands of symbols, and its first
+// request may be milliseconds away.
 func goSymbols(f *elf.File, want map[string]function) bool {
-	s := f.Section(".strtab")
-	if s == nil {
+	table, strtab := f.Section(".symtab"), f.Section(".strtab")
+	if table == nil || strtab == nil || table.Type == elf.SHT_NOBITS || strtab.Type == elf.SHT_NOBITS {
 		return false
 	}
-	if found, err := contains(s.Open(), "\x00"+goRead+"\x00"); err != nil || !found {
-		return false
-	}
-	symbols, err := f.Symbols()
+	text, err := strtab.Data()
 	if err != nil {
 		return false
 	}
-	for _, sym := range symbols {
-		if _, ok := want[sym.Name]; ok && sym.Size > 0 && sym.Size < maxGoFunc {
-			want[sym.Name] = function{sym.Value, sym.Value + sym.Size}
+	byName := make(map[uint32]string)
+	for name := range want {
+		if i, ok := indexName(text, name); ok {
+			byName[i] = name
+		}
+	}
+	if len(byName) == 0 {
+		return false
+	}
+	symbols, err := table.Data()
+	if err != nil {
+		return false
+	}
+	for ; len(symbols) >= elf.Sym64Size; symbols = symbols[elf.Sym64Size:] {
+		name, ok := byName[f.ByteOrder.Uint32(symbols)]
+		start, size := f.ByteOrder.Uint64(symbols[8:]), f.ByteOrder.Uint64(symbols[16:])
+		if ok && size > 0 && size < maxGoFunc {
+			want[name] = function{start, start + size}
 		}
 	}
 	return want[goRead].start != 0
+}
+
+// indexName returns where the name stands in a table of names, each ended by a NUL.
+func indexName(table []byte, name string) (uint32, bool) {
+	needle := append([]byte(name), 0)
+	for at := 0; ; {
+		i := bytes.Index(table[at:], needle)
+		if i < 0 {
+			return 0, false
+		}
+		if at += i; at > 0 && table[at-1] == 0 {
+			return uint32(at), true
+		}
+		at++
+	}
 }
 
 // maxGoFunc is far above the size of any function looked for, in bytes.
@@ -145,15 +174,15 @@ func readPclntab(data []byte, order binary.ByteOrder) (*pclntab, error) {
 		return nil, errPclntab
 	}
 	word := func(i int) uint64 { return order.Uint64(data[8+8*i:]) }
-	names, funcs := word(3), word(7)
+	names, units, funcs := word(3), word(4), word(7)
 	p := &pclntab{data: data, order: order, nfunc: int(word(0)), text: word(2)}
 	if p.nfunc <= 0 || names >= uint64(len(data)) || funcs >= uint64(len(data)) ||
 		uint64(p.nfunc) > (uint64(len(data))-funcs)/8 {
 		return nil, errPclntab
 	}
 	p.names, p.funcs = data[names:], data[funcs:]
-	if funcs > names {
-		p.names = data[names:funcs]
+	if units > names && units < uint64(len(data)) {
+		p.names = data[names:units]
 	}
 	return p, nil
 }
@@ -175,8 +204,8 @@ func (p *pclntab) entry(i int) (text uint32, name uint32, ok bool) {
 func (p *pclntab) find(names map[string]function) map[string]function {
 	byOffset := make(map[uint32]string)
 	for name := range names {
-		if i := bytes.Index(p.names, []byte("\x00"+name+"\x00")); i >= 0 {
-			byOffset[uint32(i+1)] = name
+		if i, ok := indexName(p.names, name); ok {
+			byOffset[i] = name
 		}
 	}
 	found := make(map[string]function)
@@ -257,16 +286,13 @@ func goTextStart(f *elf.File, p *pclntab) (uint64, error) {
 	if s == nil {
 		return 0, errPclntab
 	}
-	code, err := s.Data()
-	if err != nil {
-		return 0, fmt.Errorf("read .text: %w", err)
-	}
 	sample := p.sample()
-	fits := func(start uint64) bool {
+	fits := func(code io.ReaderAt, start uint64) bool {
 		good := 0
+		var b [16]byte
 		for _, off := range sample {
-			at := start + uint64(off) - s.Addr
-			if at < uint64(len(code)) && isGoPrologue(code[at:]) {
+			n, _ := code.ReadAt(b[:], int64(start+uint64(off)-s.Addr))
+			if isGoPrologue(b[:n]) {
 				good++
 			}
 		}
@@ -280,13 +306,17 @@ func goTextStart(f *elf.File, p *pclntab) (uint64, error) {
 		candidates = append(candidates, f.Entry-fn.start)
 	}
 	for _, start := range candidates {
-		if start >= s.Addr && start < s.Addr+s.Size && fits(start) {
+		if start >= s.Addr && start < s.Addr+s.Size && fits(s, start) {
 			return start, nil
 		}
 	}
 	// Behind the C code that an external linker puts first.
+	code, err := s.Data()
+	if err != nil {
+		return 0, fmt.Errorf("read .text: %w", err)
+	}
 	for start := s.Addr &^ 15; start < s.Addr+s.Size; start += 16 {
-		if fits(start) {
+		if fits(bytes.NewReader(code), start) {
 			return start, nil
 		}
 	}
