@@ -66,13 +66,12 @@ var opensslHooks = []struct {
 }
 
 func findOpenSSL(f *elf.File) (*target, error) {
-	want := make(map[string]uint64)
+	var names []string
 	for _, h := range opensslHooks {
-		for _, s := range h.symbols {
-			want[s] = 0
-		}
+		names = append(names, h.symbols...)
 	}
-	if err := findSymbols(f, "SSL_write", want); err != nil {
+	want, err := findSymbols(f, names)
+	if err != nil {
 		return nil, err
 	}
 	if want["SSL_read"] == 0 || want["SSL_write"] == 0 {
@@ -94,61 +93,81 @@ func findOpenSSL(f *elf.File) (*target, error) {
 	return t, nil
 }
 
-// findSymbols sets the file offsets of the functions in want that the file
-// defines. Symbol tables are parsed only when their names contain key.
-func findSymbols(f *elf.File, key string, want map[string]uint64) error {
-	tables := []struct {
-		strings string
-		read    func() ([]elf.Symbol, error)
-	}{{".dynstr", f.DynamicSymbols}, {".strtab", f.Symbols}}
-	for _, table := range tables {
-		s := f.Section(table.strings)
-		if s == nil || s.Type == elf.SHT_NOBITS {
-			continue
-		}
-		found, err := contains(s.Open(), "\x00"+key+"\x00")
+// findSymbols returns the file offsets of the named functions that the file defines.
+func findSymbols(f *elf.File, names []string) (map[string]uint64, error) {
+	offsets := make(map[string]uint64)
+	for _, t := range [][2]string{{".dynsym", ".dynstr"}, {".symtab", ".strtab"}} {
+		found, err := readSymbols(f, t[0], t[1], names)
 		if err != nil {
-			return fmt.Errorf("read %s: %w", table.strings, err)
+			return nil, err
 		}
-		if !found {
-			continue
-		}
-		symbols, err := table.read()
-		if err != nil {
-			return fmt.Errorf("read symbols: %w", err)
-		}
-		for _, sym := range symbols {
-			off, wanted := want[sym.Name]
-			if !wanted || off != 0 || sym.Section == elf.SHN_UNDEF || elf.ST_TYPE(sym.Info) != elf.STT_FUNC {
-				continue
+		for name, fn := range found {
+			if off, ok := fileOffset(f, fn.start); ok && offsets[name] == 0 {
+				offsets[name] = off
 			}
-			if off, ok := fileOffset(f, sym.Value); ok {
-				want[sym.Name] = off
-			}
+		}
+		if len(offsets) > 0 { // what is exported is all there is
+			break
 		}
 	}
-	return nil
+	return offsets, nil
 }
 
-// contains reports whether r holds the text, reading it piece by piece.
-func contains(r io.Reader, text string) (bool, error) {
-	buf := make([]byte, 0, 256<<10)
-	for {
-		n, err := r.Read(buf[len(buf):cap(buf)])
-		buf = buf[:len(buf)+n]
-		if bytes.Contains(buf, []byte(text)) {
-			return true, nil
+// readSymbols returns the addresses of the named functions that a symbol table
+// defines. It looks for their names and then through the table as it stands: a
+// program has tens of thousands of symbols, and its first request may be
+// milliseconds away.
+func readSymbols(f *elf.File, table, strings string, names []string) (map[string]function, error) {
+	tab, str := f.Section(table), f.Section(strings)
+	if tab == nil || str == nil || tab.Type == elf.SHT_NOBITS || str.Type == elf.SHT_NOBITS {
+		return nil, nil
+	}
+	if max(tab.Size, str.Size) > maxSymbols {
+		return nil, fmt.Errorf("%s of %d bytes: want at most %d", table, max(tab.Size, str.Size), maxSymbols)
+	}
+	text, err := str.Data()
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", strings, err)
+	}
+	byName := make(map[uint32]string)
+	for _, name := range names {
+		indexName(text, name, func(at uint32) { byName[at] = name })
+	}
+	if len(byName) == 0 {
+		return nil, nil
+	}
+	symbols, err := tab.Data()
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", table, err)
+	}
+	found := make(map[string]function)
+	for ; len(symbols) >= elf.Sym64Size; symbols = symbols[elf.Sym64Size:] {
+		name, ok := byName[f.ByteOrder.Uint32(symbols)]
+		if !ok || elf.ST_TYPE(symbols[4]) != elf.STT_FUNC || f.ByteOrder.Uint16(symbols[6:]) == uint16(elf.SHN_UNDEF) {
+			continue
 		}
-		if err == io.EOF {
-			return false, nil
+		start := f.ByteOrder.Uint64(symbols[8:])
+		found[name] = function{start, start + f.ByteOrder.Uint64(symbols[16:])}
+	}
+	return found, nil
+}
+
+// maxSymbols bounds the tables that are read, in bytes: Chromium's with symbols is
+// some 60 MB.
+const maxSymbols = 256 << 20
+
+// indexName calls f with every place in a table of NUL-ended names where the name
+// ends an entry. A linker lets a name share the end of a longer one, so what stands
+// before it says nothing.
+func indexName(table []byte, name string, f func(at uint32)) {
+	needle := append([]byte(name), 0)
+	for at := 0; ; at++ {
+		i := bytes.Index(table[at:], needle)
+		if i < 0 {
+			return
 		}
-		if err != nil {
-			return false, err
-		}
-		if len(buf) >= cap(buf)/2 {
-			keep := copy(buf, buf[len(buf)-len(text)+1:])
-			buf = buf[:keep]
-		}
+		at += i
+		f(uint32(at))
 	}
 }
 

@@ -94,53 +94,21 @@ func findGo(f *elf.File, r io.ReaderAt) (*target, error) {
 }
 
 // goSymbols fills want from the symbol table; false when there is none with crypto/tls.
-// It reads the table raw: a program has tens of thousands of symbols, and its first
-// request may be milliseconds away.
 func goSymbols(f *elf.File, want map[string]function) bool {
-	table, strtab := f.Section(".symtab"), f.Section(".strtab")
-	if table == nil || strtab == nil || table.Type == elf.SHT_NOBITS || strtab.Type == elf.SHT_NOBITS {
-		return false
-	}
-	text, err := strtab.Data()
-	if err != nil {
-		return false
-	}
-	byName := make(map[uint32]string)
+	names := make([]string, 0, len(want))
 	for name := range want {
-		if i, ok := indexName(text, name); ok {
-			byName[i] = name
-		}
+		names = append(names, name)
 	}
-	if len(byName) == 0 {
-		return false
-	}
-	symbols, err := table.Data()
+	found, err := readSymbols(f, ".symtab", ".strtab", names)
 	if err != nil {
 		return false
 	}
-	for ; len(symbols) >= elf.Sym64Size; symbols = symbols[elf.Sym64Size:] {
-		name, ok := byName[f.ByteOrder.Uint32(symbols)]
-		start, size := f.ByteOrder.Uint64(symbols[8:]), f.ByteOrder.Uint64(symbols[16:])
-		if ok && size > 0 && size < maxGoFunc {
-			want[name] = function{start, start + size}
+	for name, fn := range found {
+		if size := fn.end - fn.start; size > 0 && size < maxGoFunc {
+			want[name] = fn
 		}
 	}
 	return want[goRead].start != 0
-}
-
-// indexName returns where the name stands in a table of names, each ended by a NUL.
-func indexName(table []byte, name string) (uint32, bool) {
-	needle := append([]byte(name), 0)
-	for at := 0; ; {
-		i := bytes.Index(table[at:], needle)
-		if i < 0 {
-			return 0, false
-		}
-		if at += i; at > 0 && table[at-1] == 0 {
-			return uint32(at), true
-		}
-		at++
-	}
 }
 
 // maxGoFunc is far above the size of any function looked for, in bytes.
@@ -203,16 +171,19 @@ func (p *pclntab) entry(i int) (text uint32, name uint32, ok bool) {
 // find returns the ranges of the named functions, relative to the text's start.
 func (p *pclntab) find(names map[string]function) map[string]function {
 	byOffset := make(map[uint32]string)
+	present := 0
 	for name := range names {
-		if i, ok := indexName(p.names, name); ok {
-			byOffset[i] = name
+		before := len(byOffset)
+		indexName(p.names, name, func(at uint32) { byOffset[at] = name })
+		if len(byOffset) > before {
+			present++
 		}
 	}
 	found := make(map[string]function)
 	if len(byOffset) == 0 {
 		return found
 	}
-	for i := 0; i < p.nfunc && len(found) < len(byOffset); i++ {
+	for i := 0; i < p.nfunc && len(found) < present; i++ {
 		start, at, ok := p.entry(i)
 		if !ok {
 			break

@@ -137,12 +137,19 @@ func TestTiming(t *testing.T) {
 		if c.Name == "curl" {
 			continue // notes no times
 		}
-		spec := clients.Spec{BaseURL: sim.URL, CA: sim.CA, KeepAlive: true}
+		spec := clients.Spec{BaseURL: sim.URL, CA: sim.CA, KeepAlive: true, Wait: true}
 		for _, provider := range []string{"openai", "anthropic"} {
 			spec.Calls = append(spec.Calls, clients.Call{Provider: provider, Stream: true, PromptBytes: 500, Sim: "tokens=80;rate=80;first=60ms;jitter=0.5"})
 		}
 		r, err := c.Start(ctx, spec)
 		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Ready(ctx); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(200 * time.Millisecond) // its file may be new to the agent
+		if err := r.Go(); err != nil {
 			t.Fatal(err)
 		}
 		res, err := r.Wait()
