@@ -84,6 +84,10 @@ test-kernels: ## Run the taps' tests on Debian's kernels under QEMU
 	CGO_ENABLED=0 go test -c -o bin/probes.test ./probes
 	cd probes && $(AS_ROOT) TOLLWIRE_CACHE=$(TOLLWIRE_CACHE) ../hack/kernels ../bin/probes.test
 
+.PHONY: test-render
+test-render: ## Kustomize and Helm render the same manifests
+	cd deploy/render && go test -count=1 ./...
+
 FUZZTIME ?= 3s
 .PHONY: fuzz
 fuzz: ## Fuzz every parser for FUZZTIME each
