@@ -73,6 +73,7 @@ const (
 	unpricedTokens
 	quality
 	disagreement
+	costDisagreement
 	numInstruments
 )
 
@@ -112,5 +113,6 @@ func instruments() [numInstruments]Instrument {
 		unpricedTokens:   {Name: "tollwire.unpriced.tokens", Unit: "{token}", Kind: Counter, Help: "Tokens of calls without a price.", Sub: []string{"reason"}},
 		quality:          {Name: "tollwire.quality", Unit: "{signal}", Kind: Counter, Help: "Signals of a bad answer.", Sub: []string{"signal"}},
 		disagreement:     {Name: "tollwire.usage.disagreement", Unit: "{call}", Kind: Counter, Help: "Responses whose own usage figures contradict each other."},
+		costDisagreement: {Name: "tollwire.cost.disagreement", Unit: "{call}", Kind: Counter, Help: "Calls whose cost, as the provider stated it, is more than 1 % off what the list says."},
 	}
 }

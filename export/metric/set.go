@@ -226,6 +226,9 @@ func (s *Set) Export(r *account.Record) {
 	if c.Disagreement != "" {
 		sum(disagreement, 1)
 	}
+	if r.Price.Disagrees {
+		sum(costDisagreement, 1)
+	}
 }
 
 // at returns the series of instrument i in g.

@@ -120,6 +120,7 @@ func TestWhatACallAdds(t *testing.T) {
 	b.set.Export(recordtest.New(priced("0.06", "0.01")))
 	b.set.Export(recordtest.New(priced("0.6", "-0.02"), func(r *account.Record) {
 		r.Relay, r.Call.Quality, r.Call.Disagreement = account.RelayPayer, []string{"length", "refusal"}, "x"
+		r.Price.Disagrees = true
 	}))
 	b.set.Export(recordtest.New(recordtest.Server(9), notCounted, priced("0.6", "0")))
 	b.set.Export(recordtest.New(func(r *account.Record) {
@@ -158,6 +159,7 @@ func TestWhatACallAdds(t *testing.T) {
 		{"tollwire_unpriced_tokens_total", nil, 0},
 		{"tollwire_quality_total", []string{"signal", "length"}, 1},
 		{"tollwire_usage_disagreement_total", nil, 1},
+		{"tollwire_cost_disagreement_total", []string{"gen_ai_provider_name", "openai", "gen_ai_request_model", "gpt-4o"}, 1},
 		{"tollwire_series_capped_total", nil, 0},
 		{"target_info", []string{"service_name", "tollwire", "service_version", "v1"}, 1},
 	} {
