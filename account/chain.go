@@ -68,6 +68,9 @@ func (s *Settler) settle(chain []*end) {
 		if e.r != nil {
 			r := e.r
 			e.r = nil
+			if s.nameless(r) {
+				s.unowned.Add(1)
+			}
 			if s.cfg.Wait > 0 {
 				s.known = append(s.known, e)
 			}

@@ -20,6 +20,8 @@ type end struct {
 	stop   flow.Time
 	due    flow.Time // when it may go out
 	limit  flow.Time // when it must
+	// unowned: its pod is not known yet and is asked for again at due.
+	unowned bool
 
 	id, path, host, model, op, trace string
 

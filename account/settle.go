@@ -121,9 +121,7 @@ func (s *Settler) Tick(now flow.Time) {
 func (s *Settler) Flush() {
 	for _, e := range s.pending {
 		if e.r != nil {
-			if !s.owned(e) {
-				s.unowned.Add(1)
-			}
+			s.owned(e)
 			s.resolve(e, true)
 		}
 	}
@@ -133,33 +131,40 @@ func (s *Settler) Flush() {
 // owned reports whether e need not wait for its owner any longer, asking for it
 // again when it isn't known.
 func (s *Settler) owned(e *end) bool {
-	if s.cfg.Owner == nil || e.r.Owner.Complete || e.r.Owner.PodUID == "" {
-		return true
+	if s.nameless(e.r) {
+		e.r.Owner = s.cfg.Owner(e.r)
 	}
-	e.r.Owner = s.cfg.Owner(e.r)
-	if e.r.Owner.Complete || e.r.Owner.PodUID == "" {
-		return true
+	e.unowned = s.nameless(e.r) && s.now < e.stop+flow.Time(s.cfg.OwnerWait)
+	if e.unowned {
+		e.due = s.now + flow.Time(time.Second)
+		e.limit = max(e.limit, e.due)
 	}
-	if s.now >= e.stop+flow.Time(s.cfg.OwnerWait) {
-		s.unowned.Add(1)
-		return true
-	}
-	e.due = s.now + flow.Time(time.Second)
-	e.limit = max(e.limit, e.due)
-	return false
+	return !e.unowned
+}
+
+// nameless reports whether r's pod is not known, and can be asked for.
+func (s *Settler) nameless(r *Record) bool {
+	return s.cfg.Owner != nil && !r.Owner.Complete && r.Owner.PodUID != ""
 }
 
 // resolve settles the chain that e is part of, once nothing of it need be waited for.
 func (s *Settler) resolve(e *end, force bool) {
 	chain := s.chain(e)
 	if !force {
-		var due flow.Time
+		due, limit := flow.Time(0), e.limit
 		for _, m := range chain {
-			if m.r != nil {
-				due = max(due, m.due)
+			if m.r == nil {
+				continue
 			}
+			if m != e && m.due <= s.now {
+				s.owned(m)
+			}
+			if m.unowned {
+				limit = max(limit, m.due)
+			}
+			due = max(due, m.due)
 		}
-		if due = min(due, e.limit); due > s.now {
+		if due = min(due, limit); due > s.now {
 			e.due = due
 			return
 		}

@@ -357,6 +357,43 @@ func TestOwnerIsAskedAgain(t *testing.T) {
 	}
 }
 
+// The other end of a call, whose owner is known, does not hurry it out.
+func TestOwnerIsWaitedForInAChain(t *testing.T) {
+	known := false
+	cfg := account.Config{Wait: time.Second, OwnerWait: time.Minute, Owner: func(r *account.Record) attribution.Owner {
+		o := r.Owner
+		if o.Complete = known; known {
+			o.PodName = "web-1"
+		}
+		return o
+	}}
+	pod := func(r *account.Record) { r.Owner = attribution.Owner{PodUID: "u"} }
+	for _, order := range [][2]int{{0, 1}, {1, 0}} {
+		known = false
+		ends := []*account.Record{call("c", 0, 100*ms, client(1), pod), call("s", 1*ms, 99*ms, server(9))}
+		var steps []func(*account.Settler)
+		steps = append(steps, add(ends[order[0]], ends[order[1]]))
+		for at := time.Duration(0); at < 40*time.Second; at += 100 * ms {
+			steps = append(steps, tick(at))
+		}
+		steps = append(steps, func(*account.Settler) { known = true }, tick(42*time.Second))
+		out, s := settled(cfg, steps...)
+		if len(out) != 2 || s.Stats().Unowned != 0 || s.Stats().Joined != 1 {
+			t.Fatalf("%d records, %+v", len(out), s.Stats())
+		}
+		for _, r := range out {
+			if r.Call.SourceID == "c" && r.Owner.PodName != "web-1" {
+				t.Errorf("the client's end went out as %+v", r.Owner)
+			}
+		}
+		known = false
+		out, s = settled(cfg, add(call("c", 0, 100*ms, client(1), pod), call("s", 1*ms, 99*ms, server(9))), tick(2*time.Second), tick(30*time.Second), tick(61*time.Second), tick(63*time.Second))
+		if len(out) != 2 || s.Stats().Unowned != 1 {
+			t.Errorf("%d records, %+v: want both after OwnerWait, one without its pod", len(out), s.Stats())
+		}
+	}
+}
+
 func TestTrace(t *testing.T) {
 	const h = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 	gateway := func(header string) []*account.Record {
