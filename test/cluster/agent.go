@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/tollwire/tollwire/cmd/llmsim/ledgercheck"
+	"github.com/tollwire/tollwire/cmd/llmsim/sim"
 	"github.com/tollwire/tollwire/internal/trial"
 )
 
@@ -56,7 +57,7 @@ func deploy(ctx context.Context, n *node, repo string) (*daemonset, error) {
 
 // find waits for the ready pod of the DaemonSet that is not the one known.
 func (d *daemonset) find(ctx context.Context) error {
-	err := await(ctx, 2*time.Minute, "the agent's pod", func() error {
+	err := await(ctx, 3*time.Minute, "the agent's pod", func() error {
 		out, err := d.n.kubectl(ctx, "-n", "tollwire", "get", "pods", "-l", "app.kubernetes.io/name=tollwire", "-o", "json")
 		if err != nil {
 			return err
@@ -143,22 +144,35 @@ func (d *daemonset) current() ([]*record, error) {
 	return all, nil
 }
 
-// said returns all records of the pods' calls, of this agent and those before.
-func (d *daemonset) said() ([]*record, error) {
+// said returns the clients' records of all agents so far: those of pods' calls and of
+// calls in the ledger. Other programs of this machine call models too, and the agent
+// sees them: others counts theirs.
+func (d *daemonset) said(ledger []*sim.Entry) (all []*record, others int, err error) {
+	served := make(map[string]bool, len(ledger))
+	for _, e := range ledger {
+		served[e.ID] = true
+	}
 	now, err := d.current()
-	var all []*record
 	for _, r := range append(d.records[:len(d.records):len(d.records)], now...) {
-		if r.Role == "client" {
+		switch {
+		case r.Role != "client":
+		case r.Pod != "" || served[r.ResponseID]:
 			all = append(all, r)
+		default:
+			others++
 		}
 	}
-	return all, err
+	return all, others, err
 }
 
 // awaitRecords waits until n calls were recorded, then a moment for any too many.
-func (d *daemonset) awaitRecords(ctx context.Context, n int, limit time.Duration) error {
-	err := await(ctx, limit, "the records", func() error {
-		all, err := d.said()
+func (d *daemonset) awaitRecords(ctx context.Context, s *trial.Sim, n int) error {
+	ledger, err := s.Ledger()
+	if err != nil {
+		return err
+	}
+	err = await(ctx, time.Minute, "the records", func() error {
+		all, _, err := d.said(ledger)
 		if err == nil && len(all) < n {
 			err = fmt.Errorf("%d of %d", len(all), n)
 		}

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -27,17 +28,25 @@ func (v *verdict) problem(format string, args ...any) {
 	v.problems = append(v.problems, fmt.Sprintf(format, args...))
 }
 
+// err is all problems as one, nil when there is none.
+func (v *verdict) err() error {
+	if len(v.problems) == 0 {
+		return nil
+	}
+	return errors.New("differs: " + strings.Join(v.problems, "\ndiffers: "))
+}
+
 // audit holds the agent's records and its /metrics to the ledger, call by call and in sum.
-func audit(ctx context.Context, w io.Writer, d *daemonset, ledger []*sim.Entry) (*verdict, error) {
-	records, err := d.said()
+func (v *verdict) audit(ctx context.Context, w io.Writer, d *daemonset, ledger []*sim.Entry) error {
+	records, others, err := d.said(ledger)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	scrape, err := d.scrape(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	v := &verdict{calls: len(ledger)}
+	v.calls = len(ledger)
 
 	byRecord := make(map[*ledgercheck.Record]*record, len(records))
 	plain := make([]*ledgercheck.Record, len(records))
@@ -72,8 +81,8 @@ func audit(ctx context.Context, w io.Writer, d *daemonset, ledger []*sim.Entry) 
 			v.right++
 		}
 	}
-	v.metrics(w, d, scrape, want)
-	return v, nil
+	v.metrics(w, d, scrape, want, others)
+	return nil
 }
 
 // sum is what the ledger says of one container's calls.
@@ -97,9 +106,9 @@ func (s *sum) add(e *sim.Entry) {
 	}
 }
 
-// metrics compares the counters: those of each pod and node, and those without a
-// label, where a call counted twice or booked elsewhere would show.
-func (v *verdict) metrics(w io.Writer, d *daemonset, now trial.Samples, want map[booking]*sum) {
+// metrics compares the counters: those of each pod and node, and the sums over all,
+// where a call counted twice or booked elsewhere would show.
+func (v *verdict) metrics(w io.Writer, d *daemonset, now trial.Samples, want map[booking]*sum, others int) {
 	order := slices.SortedFunc(maps.Keys(want), func(a, b booking) int {
 		return strings.Compare(a.Pod+"/"+a.Container, b.Pod+"/"+b.Container)
 	})
@@ -123,10 +132,15 @@ func (v *verdict) metrics(w io.Writer, d *daemonset, now trial.Samples, want map
 		}, usd)
 	}
 	t.Flush()
-	v.equal("all", total, d.sum(now, "tollwire_calls_total", "role", "client"), func(class string) float64 {
-		return d.sum(now, "tollwire_tokens_total", "class", class)
-	}, d.sum(now, "tollwire_cost_usd_total"))
-	if n := d.sum(now, "tollwire_capture_bytes_total", "fate", "dropped"); n != 0 {
+	var scope []string
+	if others > 0 {
+		scope = []string{"k8s_namespace_name", "default"}
+		fmt.Fprintf(w, "left out: %d calls of this machine's other programs, which the agent saw as well\n", others)
+	}
+	v.equal("all", total, d.sum(now, "tollwire_calls_total", append(scope, "role", "client")...), func(class string) float64 {
+		return d.sum(now, "tollwire_tokens_total", append(scope, "class", class)...)
+	}, d.sum(now, "tollwire_cost_usd_total", scope...))
+	if n := d.sum(now, "tollwire_capture_bytes_total", "fate", "dropped"); n != 0 && others == 0 {
 		v.problem("%.0f bytes were dropped", n)
 	}
 }

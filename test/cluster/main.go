@@ -7,6 +7,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -29,7 +30,9 @@ type options struct {
 func main() {
 	var o options
 	flag.StringVar(&o.repo, "repo", ".", "the repository, with bin/llmsim and bin/tollwire-image.tar made")
-	flag.StringVar(&o.bin, "bin", filepath.Join(os.Getenv("TOLLWIRE_CACHE"), "k8s", "bin"), "folder of Kubernetes' programs")
+	home, _ := os.UserHomeDir()
+	cache := cmp.Or(os.Getenv("TOLLWIRE_CACHE"), filepath.Join(home, ".cache", "tollwire"))
+	flag.StringVar(&o.bin, "bin", filepath.Join(cache, "k8s", "bin"), "folder of Kubernetes' programs, as ./binaries builds them")
 	flag.DurationVar(&o.outage, "outage", time.Minute, "how long the API server is away")
 	flag.Parse()
 	for _, path := range []*string{&o.repo, &o.bin} {
@@ -92,28 +95,13 @@ func run(ctx context.Context, o options, dir string) (right bool, err error) {
 	}
 	defer func() { err = errors.Join(err, t.models.Stop(syscall.SIGTERM)) }()
 
-	for _, part := range []func(context.Context) error{t.begin, t.first, t.away, t.replaced, t.both} {
-		if err := part(ctx); err != nil {
-			return false, err
+	v := &verdict{}
+	for _, part := range []func(context.Context, *verdict) error{
+		t.begin, t.first, t.replaced, t.capabilities, t.away, t.both, t.audit, t.uninstall,
+	} {
+		if err := part(ctx, v); err != nil {
+			return false, errors.Join(err, v.err())
 		}
-	}
-	fmt.Println()
-	ledger, err := t.models.Ledger()
-	if err != nil {
-		return false, err
-	}
-	v, err := audit(ctx, os.Stdout, t.agent, ledger)
-	if err != nil {
-		return false, err
-	}
-	if len(ledger) != t.models.asked() {
-		v.problem("the ledger has %d calls, %d were asked for", len(ledger), t.models.asked())
-	}
-	if err := capabilities(ctx, os.Stdout, t.agent, v); err != nil {
-		return false, err
-	}
-	if err := t.uninstall(ctx, v); err != nil {
-		return false, err
 	}
 	for _, p := range v.problems {
 		fmt.Println("differs:", p)
@@ -127,7 +115,7 @@ func (t *trialRun) say(format string, args ...any) {
 }
 
 // begin starts the labelled pods, which connect, and then the agent.
-func (t *trialRun) begin(ctx context.Context) error {
+func (t *trialRun) begin(ctx context.Context, _ *verdict) error {
 	if err := t.n.apply(ctx, "programs.yaml", nil); err != nil {
 		return err
 	}
@@ -195,7 +183,7 @@ func (t *trialRun) recorded(ctx context.Context, what string) error {
 	if _, err := t.models.served(ctx); err != nil {
 		return err
 	}
-	if err := t.agent.awaitRecords(ctx, t.models.asked(), time.Minute); err != nil {
+	if err := t.agent.awaitRecords(ctx, t.models.Sim, t.models.asked()); err != nil {
 		t.say("%s: %v", what, err) // the audit names those missing
 		return nil
 	}
@@ -205,7 +193,7 @@ func (t *trialRun) recorded(ctx context.Context, what string) error {
 
 // first is a round with everything in order: a deployment starts after the agent, and
 // a job whose pods end at once.
-func (t *trialRun) first(ctx context.Context) error {
+func (t *trialRun) first(ctx context.Context, _ *verdict) error {
 	if err := t.pods(ctx, "unlabelled.yaml", "summariser-/app"); err != nil {
 		return err
 	}
@@ -216,9 +204,9 @@ func (t *trialRun) first(ctx context.Context) error {
 }
 
 // away is a round while the API server is away.
-func (t *trialRun) away(ctx context.Context) error {
-	t.n.api.stop()
-	t.say("the API server is stopped")
+func (t *trialRun) away(ctx context.Context, _ *verdict) error {
+	t.n.api.kill()
+	t.say("the API server is gone")
 	if err := t.calls(t.outage); err != nil {
 		return err
 	}
@@ -229,7 +217,7 @@ func (t *trialRun) away(ctx context.Context) error {
 }
 
 // replaced is a round after the DaemonSet's pod was deleted and made again.
-func (t *trialRun) replaced(ctx context.Context) error {
+func (t *trialRun) replaced(ctx context.Context, _ *verdict) error {
 	if err := t.agent.replace(ctx); err != nil {
 		return err
 	}
@@ -242,8 +230,8 @@ func (t *trialRun) replaced(ctx context.Context) error {
 
 // both is a round that the agent, started while the API server is away, must hold
 // until it comes back.
-func (t *trialRun) both(ctx context.Context) error {
-	t.n.api.stop()
+func (t *trialRun) both(ctx context.Context, _ *verdict) error {
+	t.n.api.kill()
 	if err := t.agent.restartProcess(ctx); err != nil {
 		return err
 	}
@@ -260,9 +248,27 @@ func (t *trialRun) both(ctx context.Context) error {
 	return t.recorded(ctx, "agent restarted while the API server is away")
 }
 
+// audit holds all that the agents said to the ledger.
+func (t *trialRun) audit(ctx context.Context, v *verdict) error {
+	ledger, err := t.models.Ledger()
+	if err != nil {
+		return err
+	}
+	if len(ledger) != t.models.asked() {
+		v.problem("the ledger has %d calls, %d were asked for", len(ledger), t.models.asked())
+	}
+	fmt.Println()
+	return v.audit(ctx, os.Stdout, t.agent, ledger)
+}
+
+// capabilities holds the agent to what the DaemonSet says that it needs.
+func (t *trialRun) capabilities(ctx context.Context, v *verdict) error {
+	return capabilities(ctx, os.Stdout, t.agent, v)
+}
+
 // uninstall takes the DaemonSet away as its README says, and looks for what is left.
 func (t *trialRun) uninstall(ctx context.Context, v *verdict) error {
-	if _, err := t.n.kubectl(ctx, "delete", "-k", filepath.Join(t.repo, "test/cluster/daemonset"), "--timeout=60s"); err != nil {
+	if _, err := t.n.kubectl(ctx, "delete", "-k", filepath.Join(t.repo, "test/cluster/daemonset"), "--timeout=180s"); err != nil {
 		return err
 	}
 	left, err := t.n.kubectl(ctx, "get", "namespaces,clusterroles,clusterrolebindings", "-l", "app.kubernetes.io/name=tollwire", "-o", "name")

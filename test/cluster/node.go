@@ -71,6 +71,12 @@ func (p *program) stop() {
 	}
 }
 
+// kill ends a program as a crash would.
+func (p *program) kill() {
+	p.cmd.Process.Kill()
+	<-p.done
+}
+
 // tail is the end of a program's log.
 func (n *node) tail(name string) string {
 	b, _ := os.ReadFile(filepath.Join(n.dir, name+".log"))
