@@ -139,6 +139,7 @@ func (c *Config) flags(fs *pflag.FlagSet) {
 	fs.Var(&c.Capture.BodyLimit, "body-limit", "bytes of one message's body that are read at most")
 	fs.StringArrayVar(&c.Pricing.Books, "prices", c.Pricing.Books, "price book laid over the one inside (repeatable)")
 	fs.StringVar(&c.Export.Listen, "listen", c.Export.Listen, "address of /metrics; empty: none")
+	fs.StringVar(&c.Export.OTLP.Endpoint, "otlp-endpoint", c.Export.OTLP.Endpoint, "where spans and metrics go: grpc://HOST:4317, grpcs://…, http://HOST:4318, https://…; empty: nowhere")
 	fs.StringVar(&c.Export.Records.Path, "records", c.Export.Records.Path, "file for one JSON line a call; - for stdout; empty: none")
 }
 

@@ -55,7 +55,7 @@ func TestDocumentedDefaults(t *testing.T) {
 	}
 }
 
-// normal is v with empty lists as nil, for comparison.
+// normal is v with empty lists and maps as nil, for comparison.
 func normal(v reflect.Value) any {
 	switch v.Kind() {
 	case reflect.Pointer:
@@ -68,7 +68,7 @@ func normal(v reflect.Value) any {
 			}
 		}
 		return m
-	case reflect.Slice:
+	case reflect.Slice, reflect.Map:
 		if v.Len() == 0 {
 			return nil
 		}
@@ -119,6 +119,11 @@ func TestBadValuesNameTheirLine(t *testing.T) {
 		{"decode:\n  idle_timeout: 1ms\n", ":2:", "at least 1s"},
 		{"attribution:\n  rules:\n    - name: a\n      node: b\n      match: {exe: \"re:(\"}\n", ":5:", "exe"},
 		{"export:\n  records:\n    sync: maybe\n", ":3:", "interval"},
+		{"export:\n  otlp:\n    endpoint: collector:4317\n", ":3:", "grpc://"},
+		{"export:\n  otlp:\n    endpoint: grpc://c:4317\n    compression: zip\n", ":4:", "gzip"},
+		{"export:\n  otlp:\n    tls:\n      cert: a.pem\n", ":4:", "key"},
+		{"export:\n  otlp:\n    sampling:\n      ratio: 2\n", ":4:", "0 to 1"},
+		{"export:\n  otlp:\n    queue:\n      max_bytes: 1MiB\n", ":4:", "8MiB"},
 	} {
 		_, err := load(t, c.content)
 		if err == nil {

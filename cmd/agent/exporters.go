@@ -24,6 +24,7 @@ type ExportConfig struct {
 	TokenFile string        `yaml:"token_file"` // bearer token that scrapes must bring
 	Records   RecordsConfig `yaml:"records"`
 	Metrics   MetricsConfig `yaml:"metrics"`
+	OTLP      OTLPConfig    `yaml:"otlp"`
 }
 
 // RecordsConfig is the file of JSON Lines.
@@ -49,6 +50,7 @@ func defaultExport() ExportConfig {
 		Listen:  "127.0.0.1:9464",
 		Records: RecordsConfig{MaxBytes: 256 << 20, Keep: 8, Sync: string(jsonl.SyncInterval)},
 		Metrics: MetricsConfig{Pod: true, MaxSeries: 2000, Idle: time.Hour},
+		OTLP:    defaultOTLP(),
 	}
 }
 
@@ -62,7 +64,7 @@ func (c *ExportConfig) validate() []invalid {
 	if n := c.Metrics.MaxSeries; n < 10 || n > 1_000_000 {
 		all = append(all, invalid{"export.metrics.max_series", fmt.Sprintf("is %d: want 10 to 1000000", n)})
 	}
-	return all
+	return append(all, c.OTLP.validate()...)
 }
 
 // outlets are the exporters of a running agent.
@@ -103,12 +105,19 @@ func (c *Config) open(agent *self, log *slog.Logger) (_ *outlets, err error) {
 		agent.records = f
 		o.exporters, o.closers = append(o.exporters, f), append(o.closers, f.Close)
 	}
+	if e.OTLP.Endpoint != "" {
+		x, err := e.OTLP.open(set, log)
+		if err != nil {
+			return nil, fmt.Errorf("open export.otlp: %w", err)
+		}
+		agent.otlp.Store(x)
+		o.exporters, o.closers = append(o.exporters, x), append(o.closers, x.Close)
+	}
 	if e.Listen == "" {
 		return o, nil
 	}
-	host, _ := os.Hostname()
 	scrape, err := prom.New(prom.Config{
-		Target: map[string]string{"service.name": "tollwire", "service.version": version, "host.name": host, "host.arch": runtime.GOARCH},
+		Target: target(),
 		Native: e.Metrics.Native,
 	}, set, log)
 	if err != nil {
@@ -158,13 +167,20 @@ func (o *outlets) address() string {
 	return o.server.Addrs()[0].String()
 }
 
-// close flushes and closes, the server last so that the last scrape is whole.
+// close flushes and closes, the server last so that the last scrape is whole. Each has
+// its own time: a collector that is away takes none from what comes after it.
 func (o *outlets) close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
 	var errs []error
 	for _, c := range o.closers {
+		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 		errs = append(errs, c(ctx))
+		cancel()
 	}
 	return errors.Join(errs...)
+}
+
+// target describes this agent and its machine, by OpenTelemetry's resource conventions.
+func target() map[string]string {
+	host, _ := os.Hostname()
+	return map[string]string{"service.name": "tollwire", "service.version": version, "host.name": host, "host.arch": runtime.GOARCH}
 }

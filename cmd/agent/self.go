@@ -2,6 +2,7 @@ package main
 
 import (
 	"runtime"
+	"sync/atomic"
 
 	"github.com/tollwire/tollwire/account/budget"
 	"github.com/tollwire/tollwire/account/machine"
@@ -9,6 +10,7 @@ import (
 	"github.com/tollwire/tollwire/decoder"
 	"github.com/tollwire/tollwire/export/jsonl"
 	"github.com/tollwire/tollwire/export/metric"
+	"github.com/tollwire/tollwire/export/otlp"
 	"github.com/tollwire/tollwire/flow"
 	"github.com/tollwire/tollwire/pricing"
 	"github.com/tollwire/tollwire/probes"
@@ -23,6 +25,7 @@ type self struct {
 	records  *jsonl.File // nil: none
 	budgets  *budget.Ledger
 	machines *machine.Ledger
+	otlp     atomic.Pointer[otlp.Exporter] // nil: none; it asks for samples from its start on
 }
 
 // decoded sums the decoders of all shards.
@@ -100,7 +103,7 @@ func (s *self) samples(emit func(metric.Sample)) {
 	for why, n := range unseen {
 		gauge("tollwire.process.unobservable", "", "Processes whose TLS cannot be read, by reason.", float64(n), metric.Attr{Key: "reason", Value: why})
 	}
-	gauge("tollwire.queue.depth", "", "Finished calls that wait for attribution and pricing.", float64(s.pipeline.queued.Load()), metric.Attr{Key: "queue", Value: "calls"})
+	gauge("tollwire.queue.depth", "", "What waits in a queue.", float64(s.pipeline.queued.Load()), metric.Attr{Key: "queue", Value: "calls"})
 	count("tollwire.queue.dropped", "", "Finished calls that the queue had no room for.", s.pipeline.dropped.Load(), metric.Attr{Key: "queue", Value: "calls"})
 	gauge("tollwire.stream.open", "", "Requests without a whole response yet.", float64(user.Exchanges))
 	gauge("tollwire.connection.open", "", "Connections that are followed.", float64(user.Connections))
@@ -112,6 +115,9 @@ func (s *self) samples(emit func(metric.Sample)) {
 		r := s.records.Stats()
 		count("tollwire.export.failures", "", "Writes that failed, by exporter.", r.Failures, metric.Attr{Key: "exporter", Value: "jsonl"})
 		count("tollwire.export.dropped", "", "Records that an exporter could not take.", r.Dropped, metric.Attr{Key: "exporter", Value: "jsonl"})
+	}
+	if x := s.otlp.Load(); x != nil {
+		x.Samples("otlp", emit)
 	}
 	for _, b := range s.budgets.States() {
 		attrs := []metric.Attr{{Key: "budget", Value: b.Label()}, {Key: "period", Value: b.Period}, {Key: "scope", Value: b.Scope}}
