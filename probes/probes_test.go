@@ -1,0 +1,569 @@
+package probes
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tollwire/tollwire/flow"
+)
+
+// needRoot skips what attaches; `make test` runs these tests as root.
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("attaching needs root; make test-root runs this as root")
+	}
+}
+
+// store is a running kernel side and all that came out of it.
+type store struct {
+	taps *Taps
+	wg   sync.WaitGroup
+
+	mu      sync.Mutex
+	streams map[stream]*content
+	wrong   []string
+}
+
+type stream struct {
+	conn flow.Conn
+	dir  flow.Dir
+}
+
+// content is what came of one direction of a connection.
+type content struct {
+	source flow.Source
+	late   bool
+	bytes  []byte // gaps as zero bytes
+	gap    uint64
+	times  []flow.Time
+	heads  int
+	closed bool
+}
+
+func open(cfg Config) (*store, error) {
+	cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	taps, err := Start(context.Background(), cfg)
+	if err != nil {
+		return nil, err
+	}
+	s := &store{taps: taps, streams: make(map[stream]*content)}
+	for i := range taps.Shards() {
+		s.wg.Go(func() { s.read(i) })
+	}
+	return s, nil
+}
+
+func (s *store) close() error {
+	err := s.taps.Close()
+	s.wg.Wait()
+	return err
+}
+
+// common is what the tests share that need nothing of their own: loading takes
+// seconds, and in an emulated machine a minute.
+var common = sync.OnceValues(func() (*store, error) { return open(Config{}) })
+
+// capture is a test's view of a store.
+type capture struct {
+	*testing.T
+	*store
+}
+
+func start(t *testing.T, cfg Config) *capture {
+	t.Helper()
+	needRoot(t)
+	began, make := time.Now(), common
+	own := cfg != Config{}
+	if own {
+		make = func() (*store, error) { return open(cfg) }
+	}
+	s, err := make()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("attached after %v; sockets by %s", time.Since(began).Round(time.Millisecond), s.taps.sockets)
+	c := &capture{T: t, store: s}
+	t.Cleanup(func() {
+		c.balanced()
+		s.mu.Lock()
+		for _, w := range s.wrong {
+			t.Error(w)
+		}
+		s.wrong = nil
+		s.mu.Unlock()
+		if own {
+			if err := s.close(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	return c
+}
+
+// known makes requests until one is seen from its birth: the library that curl uses
+// may be new to the agent.
+func (c *capture) known(url, ca string) {
+	c.Helper()
+	for i := range 100 {
+		id := fmt.Sprintf("warm-%d-%d", time.Now().UnixNano(), i)
+		curl(c.T, ca, "--data", "{}", url+"/v1/x?id="+id)
+		time.Sleep(50 * time.Millisecond)
+		if found := c.seen(flow.Write, id); len(found) == 1 && !found[0].late {
+			return
+		}
+	}
+	c.Fatal("curl's library was not tapped")
+}
+
+func (s *store) read(shard int) {
+	var d flow.Data
+	for {
+		err := s.taps.Read(shard, &d)
+		if errors.Is(err, os.ErrClosed) {
+			return
+		}
+		s.mu.Lock()
+		if err != nil {
+			s.wrong = append(s.wrong, err.Error())
+			s.mu.Unlock()
+			return
+		}
+		s.take(&d)
+		s.mu.Unlock()
+	}
+}
+
+func (s *store) take(d *flow.Data) {
+	if d.Kind == flow.KindExit {
+		return
+	}
+	k := stream{d.Conn, d.Dir}
+	c := s.streams[k]
+	if c == nil {
+		c = &content{source: d.Source, late: d.Late}
+		s.streams[k] = c
+	}
+	if d.Conn.Gen == 0 || d.Conn.Proc.Start == 0 {
+		s.wrong = append(s.wrong, fmt.Sprintf("a record without generation or start: %+v", d.Conn))
+	}
+	if at := uint64(len(c.bytes)) + d.Gap; at != d.Pos && !d.Late {
+		s.wrong = append(s.wrong, fmt.Sprintf("%v %v: position %d, want %d: %d bytes and a gap of %d before", d.Conn, d.Dir, d.Pos, at, len(c.bytes), d.Gap))
+	}
+	c.gap += d.Gap
+	c.bytes = append(c.bytes, make([]byte, d.Gap)...)
+	c.bytes = append(c.bytes, d.Payload...)
+	c.times = append(c.times, d.Time)
+	if d.Head {
+		c.heads++
+	}
+	c.closed = c.closed || d.Kind == flow.KindClose
+}
+
+// balanced: seen = submitted + ignored + dropped, for every source.
+func (c *capture) balanced() {
+	c.Helper()
+	for range 50 {
+		wrong := ""
+		for src, s := range c.taps.Stats().Sources {
+			sum := s.Submitted + s.Ignored
+			for _, n := range s.Dropped {
+				sum += n
+			}
+			// Up to seven bytes a connection may be the start of a head.
+			if s.Seen < sum || s.Seen > sum+64 {
+				wrong += fmt.Sprintf("%v: seen %d, submitted + ignored + dropped %d; ", flow.Source(src), s.Seen, sum)
+			}
+		}
+		if wrong == "" {
+			return
+		}
+		time.Sleep(20 * time.Millisecond) // other programs' calls are under way
+		if c.Failed() {
+			break
+		}
+	}
+	c.Error("the books do not balance")
+}
+
+// find returns the streams of one direction whose bytes hold text.
+func (c *capture) find(dir flow.Dir, text string) (found []*content) {
+	deadline := time.Now().Add(5 * time.Second)
+	for len(found) == 0 && time.Now().Before(deadline) {
+		time.Sleep(20 * time.Millisecond)
+		found = c.seen(dir, text)
+	}
+	return found
+}
+
+// seen is find without waiting.
+func (c *capture) seen(dir flow.Dir, text string) (found []*content) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for k, s := range c.streams {
+		if k.dir == dir && bytes.Contains(s.bytes, []byte(text)) {
+			found = append(found, s)
+		}
+	}
+	return found
+}
+
+// one returns the only stream with that text.
+func (c *capture) one(dir flow.Dir, text string) *content {
+	c.Helper()
+	found := c.find(dir, text)
+	if len(found) != 1 {
+		c.Fatalf("%q was seen %d times, want once", text, len(found))
+	}
+	return found[0]
+}
+
+// server answers with the size of what it was sent, or with bytes= bytes.
+func server(t *testing.T, tls bool) (url, ca string) {
+	t.Helper()
+	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n, _ := io.Copy(io.Discard, r.Body)
+		if r.URL.Query().Has("bytes") {
+			size := 0
+			fmt.Sscan(r.URL.Query().Get("bytes"), &size)
+			io.Copy(w, io.LimitReader(zeros{}, int64(size)))
+			return
+		}
+		fmt.Fprintf(w, "answer to %s: %d bytes", r.URL.Query().Get("id"), n)
+	})
+	if !tls {
+		s := httptest.NewServer(h)
+		t.Cleanup(s.Close)
+		return s.URL, ""
+	}
+	s := httptest.NewTLSServer(h)
+	t.Cleanup(s.Close)
+	ca = filepath.Join(t.TempDir(), "ca.pem")
+	block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
+	if err := os.WriteFile(ca, block, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return s.URL, ca
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+func run(t *testing.T, env []string, name string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command(name, args...)
+	cmd.Env = append(os.Environ(), env...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", name, err, out)
+	}
+	return string(out)
+}
+
+func curl(t *testing.T, ca string, args ...string) string {
+	t.Helper()
+	return run(t, nil, "curl", append([]string{"--http1.1", "--silent", "--show-error", "--cacert", cmp.Or(ca, "/dev/null")}, args...)...)
+}
+
+func TestNumbersAreThoseOfFlow(t *testing.T) {
+	for got, want := range map[uint32]uint8{
+		uint32(coreSourceSOURCE_OPENSSL): uint8(flow.SourceOpenSSL), uint32(coreSourceSOURCE_GOTLS): uint8(flow.SourceGoTLS),
+		uint32(coreSourceSOURCE_SOCKET_TRACEPOINT): uint8(flow.SourceSocketTracepoint), uint32(coreSourceSOURCE_RUSTLS): uint8(flow.SourceRustls),
+		uint32(coreSourceNUM_SOURCES): uint8(flow.NumSources),
+	} {
+		if got != uint32(want) {
+			t.Errorf("source %d of wire.h is %d in flow", got, want)
+		}
+	}
+	for got, want := range map[uint32]uint8{
+		uint32(coreGapReasonGAP_IGNORED): uint8(flow.GapIgnored), uint32(coreGapReasonGAP_RING_FULL): uint8(flow.GapRingFull),
+		uint32(coreGapReasonGAP_FAULT): uint8(flow.GapFault), uint32(coreGapReasonGAP_OVER_LIMIT): uint8(flow.GapOverLimit),
+		uint32(coreGapReasonGAP_UNREADABLE): uint8(flow.GapUnreadable), uint32(coreGapReasonGAP_STATE): uint8(flow.GapState),
+		uint32(coreGapReasonNUM_GAP_REASONS): uint8(flow.NumGapReasons),
+	} {
+		if got != uint32(want) {
+			t.Errorf("gap reason %d of wire.h is %d in flow", got, want)
+		}
+	}
+	if uint32(coreKindKIND_EXIT) != uint32(flow.KindExit) || uint32(coreVerdictVERDICT_NOT_HTTP) != uint32(flow.VerdictNotHTTP) || uint32(coreDirDIR_READ) != uint32(flow.Read) {
+		t.Error("kinds, verdicts or directions differ from flow's")
+	}
+}
+
+// TestOpenSSL: curl's request and answer, whole, in order, once.
+func TestOpenSSL(t *testing.T) {
+	c := start(t, Config{})
+	url, ca := server(t, true)
+	c.known(url, ca)
+	body := filepath.Join(t.TempDir(), "body")
+	if err := os.WriteFile(body, bytes.Repeat([]byte("0123456789abcdef"), 3<<20/16), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out := curl(t, ca, "--header", "Expect:", "--data-binary", "@"+body, url+"/v1/x?id=openssl-one")
+	if !strings.Contains(out, "answer to openssl-one: 3145728 bytes") {
+		t.Fatal(out)
+	}
+	w := c.one(flow.Write, "POST /v1/x?id=openssl-one")
+	if w.source != flow.SourceOpenSSL || w.late || w.gap != 0 || w.heads != 1 {
+		t.Errorf("source %v, late %v, gap %d, heads %d", w.source, w.late, w.gap, w.heads)
+	}
+	head, sent, _ := bytes.Cut(w.bytes, []byte("\r\n\r\n"))
+	if len(sent) != 3<<20 || !bytes.HasSuffix(sent, []byte("0123456789abcdef")) {
+		t.Errorf("%d bytes of the body came, behind %q", len(sent), head)
+	}
+	if !slices.IsSorted(w.times) {
+		t.Error("times go back")
+	}
+	r := c.one(flow.Read, "answer to openssl-one")
+	if !bytes.HasPrefix(r.bytes, []byte("HTTP/1.1 200")) || r.heads != 1 || !r.closed {
+		t.Errorf("heads %d, closed %v, %q", r.heads, r.closed, r.bytes)
+	}
+	if r.times[0] < w.times[len(w.times)-1] {
+		t.Error("the answer came before the request")
+	}
+}
+
+// TestPlaintextSocket: curl without TLS, by the sockets.
+func TestPlaintextSocket(t *testing.T) {
+	c := start(t, Config{})
+	url, _ := server(t, false)
+	curl(t, "", "--data-binary", "plain text", url+"/v1/x?id=socket-one")
+	w := c.one(flow.Write, "POST /v1/x?id=socket-one")
+	if w.source.String() != "socket."+c.taps.sockets || w.late || !bytes.HasSuffix(w.bytes, []byte("plain text")) {
+		t.Errorf("source %v, late %v, %q", w.source, w.late, w.bytes)
+	}
+	c.one(flow.Read, "answer to socket-one: 10 bytes")
+}
+
+// TestDownloadDoesNotCross: nothing of a GET that is no model's crosses, and the
+// POST after it on the same connection does.
+func TestDownloadDoesNotCross(t *testing.T) {
+	for _, tls := range []bool{true, false} {
+		t.Run(fmt.Sprintf("tls=%v", tls), func(t *testing.T) {
+			c := start(t, Config{})
+			url, ca := server(t, tls)
+			c.known(url, ca)
+			id, args := fmt.Sprintf("after-nine-%v", tls), []string{}
+			for i := range 9 {
+				args = append(args, "--output", "/dev/null", fmt.Sprintf("%s/file%d?bytes=%d", url, i, 1<<20), "--next", "--http1.1", "--silent", "--cacert", cmp.Or(ca, "/dev/null"))
+			}
+			curl(t, ca, append(args, "--data", "{}", url+"/v1/x?id="+id)...)
+			w := c.one(flow.Write, "id="+id)
+			if bytes.Contains(w.bytes, []byte("GET /file")) {
+				t.Error("heads of downloads crossed")
+			}
+			r := c.one(flow.Read, "answer to "+id)
+			if r.gap < 9<<20 {
+				t.Errorf("a gap of %d bytes, want nine downloads of 1 MiB", r.gap)
+			}
+			if got := len(r.bytes) - int(r.gap); got > 4096 {
+				t.Errorf("%d bytes crossed", got)
+			}
+		})
+	}
+}
+
+// TestVerdict: an exchange that user space does not want stops crossing; the next
+// one's head crosses again.
+func TestVerdict(t *testing.T) {
+	c := start(t, Config{})
+	url, ca := server(t, true)
+	c.known(url, ca)
+	seen := make(chan struct{})
+	go func() { // the decoder's part
+		defer close(seen)
+		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+			c.mu.Lock()
+			for k, s := range c.streams {
+				if k.dir == flow.Write && bytes.Contains(s.bytes, []byte("id=unwanted")) {
+					c.mu.Unlock()
+					if err := c.taps.SetVerdict(k.conn, 1, flow.VerdictIgnore); err != nil {
+						t.Error(err)
+					}
+					return
+				}
+			}
+			c.mu.Unlock()
+		}
+	}()
+	curl(t, ca, "--data", "{}", "--limit-rate", "4M", "--output", "/dev/null", fmt.Sprintf("%s/v1/x?id=unwanted&bytes=%d", url, 8<<20),
+		"--next", "--http1.1", "--silent", "--cacert", ca, "--data", "{}", url+"/v1/x?id=wanted")
+	<-seen
+	r := c.one(flow.Read, "answer to wanted")
+	if r.gap < 4<<20 {
+		t.Errorf("%d of 8 MiB were held back", r.gap)
+	}
+}
+
+// TestOverLimit: what is longer than the limit is counted and leaves a gap with a name.
+func TestOverLimit(t *testing.T) {
+	c := start(t, Config{BodyLimit: 100_000})
+	url, ca := server(t, true)
+	c.known(url, ca)
+	body := filepath.Join(t.TempDir(), "body")
+	if err := os.WriteFile(body, make([]byte, 1<<20), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	curl(t, ca, "--header", "Expect:", "--data-binary", "@"+body, url+"/v1/x?id=too-long", "--next", "--http1.1", "--silent", "--cacert", ca, "--data", "{}", url+"/v1/x?id=short")
+	w := c.one(flow.Write, "id=short")
+	if w.gap == 0 || w.gap < 900_000 {
+		t.Errorf("a gap of %d bytes", w.gap)
+	}
+	if c.taps.Stats().Sources[flow.SourceOpenSSL].Dropped[flow.GapOverLimit] != w.gap {
+		t.Error("the gap was not counted over_limit")
+	}
+}
+
+// TestTinyRing: what a ring has no room for is counted and named.
+func TestTinyRing(t *testing.T) {
+	needRoot(t)
+	taps, err := Start(context.Background(), Config{Rings: 1, RingBytes: 1, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	url, ca := server(t, true)
+	body := filepath.Join(t.TempDir(), "body")
+	if err := os.WriteFile(body, make([]byte, 1<<20), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var s SourceStats
+	for range 20 { // the first may pass before curl's library is tapped; nobody reads the ring
+		curl(t, ca, "--header", "Expect:", "--data-binary", "@"+body, url+"/v1/x?id=tiny")
+		if s = taps.Stats().Sources[flow.SourceOpenSSL]; s.Dropped[flow.GapRingFull] > 900_000 {
+			break
+		}
+	}
+	if s.Dropped[flow.GapRingFull] < 900_000 || s.Seen != s.Submitted+s.Ignored+s.Dropped[flow.GapRingFull] {
+		t.Errorf("%+v", s)
+	}
+	if err := taps.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestOneFileUnderTwoMounts: a file of a layer that two overlays share is tapped
+// once, and each call is seen once.
+func TestOneFileUnderTwoMounts(t *testing.T) {
+	needRoot(t)
+	dir, err := os.MkdirTemp("/tmp", "overlay") // an overlay over an overlay needs another file system above
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	lower := filepath.Join(dir, "lower")
+	libssl := strings.Fields(run(t, nil, "sh", "-c", "ldd $(command -v curl) | awk '/libssl/{print $3}'"))[0]
+	if err := os.Mkdir(lower, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	run(t, nil, "cp", "-L", libssl, filepath.Join(lower, filepath.Base(libssl)))
+	var merged []string
+	for _, name := range []string{"one", "two"} {
+		m := filepath.Join(dir, name)
+		for _, sub := range []string{"u", "w", "m"} {
+			if err := os.MkdirAll(filepath.Join(m, sub), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		at := filepath.Join(m, "m")
+		if err := unix.Mount("overlay", at, "overlay", 0, fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", lower, filepath.Join(m, "u"), filepath.Join(m, "w"))); err != nil {
+			t.Fatalf("mount overlay: %v", err)
+		}
+		defer unix.Unmount(at, 0)
+		merged = append(merged, at)
+	}
+	c := start(t, Config{})
+	url, ca := server(t, true)
+	c.known(url, ca)
+	get := func(lib, id string) {
+		run(t, []string{"LD_LIBRARY_PATH=" + lib}, "curl", "--http1.1", "--silent", "--show-error", "--cacert", ca, "--data", "{}", url+"/v1/x?id="+id)
+	}
+	attached := func() (n int) {
+		for _, a := range c.taps.Attached() {
+			for _, m := range merged {
+				if strings.HasPrefix(a.Path, m) {
+					n++
+				}
+			}
+		}
+		return n
+	}
+	for i, m := range merged { // the first use lets the file be found
+		get(m, fmt.Sprintf("first-%d", i))
+	}
+	for deadline := time.Now().Add(5 * time.Second); attached() == 0 && time.Now().Before(deadline); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	for i, m := range merged {
+		id := fmt.Sprintf("overlay-%d", i)
+		get(m, id)
+		c.one(flow.Write, "id="+id) // fails when it is seen twice
+	}
+	if n := attached(); n != 1 {
+		t.Errorf("%d attachments for one file", n)
+	}
+}
+
+// TestPeekIsNotCounted, and a request read a byte at a time is still found.
+func TestPeekIsNotCounted(t *testing.T) {
+	c := start(t, Config{})
+	const script = `
+import socket, threading
+s = socket.create_server(("127.0.0.1", 0))
+def client():
+    k = socket.create_connection(s.getsockname())
+    k.sendall(b"POST /v1/x?id=byte-by-byte HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}")
+    while k.recv(100): pass
+t = threading.Thread(target=client); t.start()
+k, _ = s.accept()
+k.recv(20, socket.MSG_PEEK)
+got = b""
+while not got.endswith(b"{}"): got += k.recv(1)
+k.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+k.close(); t.join()
+`
+	run(t, nil, "python3", "-c", script)
+	r := c.one(flow.Read, "POST /v1/x?id=byte-by-byte")
+	if want := "POST /v1/x?id=byte-by-byte HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}"; string(r.bytes) != want {
+		t.Errorf("read %q", r.bytes)
+	}
+}
+
+// TestNothingStaysAttached: Close takes everything out of the kernel.
+func TestNothingStaysAttached(t *testing.T) {
+	c := start(t, Config{Rings: 1})
+	url, ca := server(t, true)
+	c.known(url, ca)
+	curl(t, ca, "--data", "{}", url+"/v1/x?id=before-close")
+	c.one(flow.Write, "id=before-close")
+	if err := c.taps.Close(); err != nil {
+		t.Fatal(err)
+	}
+	curl(t, ca, "--data", "{}", url+"/v1/x?id=after-close")
+	time.Sleep(100 * time.Millisecond)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range c.streams {
+		if bytes.Contains(s.bytes, []byte("after-close")) {
+			t.Error("still attached")
+		}
+	}
+}
