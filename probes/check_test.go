@@ -1,0 +1,184 @@
+package probes_test
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/tollwire/tollwire/probes"
+)
+
+const checkChild = "CHECK_CHILD"
+
+// TestCheckChild is what TestCheckNamesWhatIsMissing runs with fewer privileges.
+func TestCheckChild(t *testing.T) {
+	if os.Getenv(checkChild) == "" {
+		t.Skip("runs only as a child of another test")
+	}
+	r, err := probes.Check(t.Context(), probes.Config{Proc: t.TempDir()}) // no processes: what is asked is the kernel
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.NewEncoder(os.Stdout).Encode(r); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// check runs Check in a process that has lost these capabilities.
+func check(t *testing.T, lost ...string) *probes.Report {
+	t.Helper()
+	args := []string{"--bounding-set", "-" + strings.Join(lost, ",-"), os.Args[0], "-test.run=^TestCheckChild$"}
+	cmd := exec.Command("setpriv", args...)
+	cmd.Env, cmd.Stderr = append(os.Environ(), checkChild+"=1"), os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("setpriv %v: %v\n%s", args, err, out)
+	}
+	var r probes.Report
+	if err := json.NewDecoder(strings.NewReader(string(out))).Decode(&r); err != nil {
+		t.Fatalf("%v in %s", err, out)
+	}
+	return &r
+}
+
+func asRoot(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root to take capabilities away and to attach")
+	}
+}
+
+// TestCheckNamesWhatIsMissing takes each capability away in turn: the report names
+// it, and the features that hang on it; nothing else changes.
+func TestCheckNamesWhatIsMissing(t *testing.T) {
+	asRoot(t)
+	whole := check(t, "sys_admin")
+	if !whole.Usable() {
+		t.Fatalf("nothing can be captured without CAP_SYS_ADMIN: %+v", whole)
+	}
+	for _, c := range []struct {
+		lost, name string
+		denied     []string // features
+		usable     bool
+	}{
+		{"bpf", "CAP_BPF", []string{"ring buffer", "uprobes", "raw tracepoints"}, false},
+		{"perfmon", "CAP_PERFMON", []string{"uprobes", "raw tracepoints"}, false},
+		{"sys_ptrace", "CAP_SYS_PTRACE", nil, true},
+		{"dac_read_search", "CAP_DAC_READ_SEARCH", nil, true},
+		{"checkpoint_restore", "CAP_CHECKPOINT_RESTORE", []string{"/proc/PID/map_files"}, true},
+	} {
+		r := check(t, "sys_admin", c.lost)
+		if r.Usable() != c.usable {
+			t.Errorf("without %s: usable %v, want %v", c.name, r.Usable(), c.usable)
+		}
+		for _, k := range r.Capabilities {
+			missing := k.Without != ""
+			if missing != (k.Name == c.name) {
+				t.Errorf("without %s: %s missing is %v", c.name, k.Name, missing)
+			}
+			if missing && k.Next == "" {
+				t.Errorf("%s: no next step", k.Name)
+			}
+		}
+		for _, f := range r.Features {
+			if want := slices.Contains(c.denied, f.Name); want && f.State != probes.Denied {
+				t.Errorf("without %s: %s is %s", c.name, f.Name, f.State)
+			}
+			if f.State != probes.Yes && (f.Without == "" || f.Next == "" || f.Detail == "") {
+				t.Errorf("without %s: %+v does not say what it costs and what to do", c.name, f)
+			}
+		}
+	}
+}
+
+// TestCheckWithoutAnything: with no privileges at all the report still comes.
+func TestCheckWithoutAnything(t *testing.T) {
+	var r *probes.Report
+	if os.Getuid() == 0 {
+		r = check(t, "all")
+	} else {
+		var err error
+		if r, err = probes.Check(t.Context(), probes.Config{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r.Usable() || r.Sockets.Way != "off" || r.Kernel == "" {
+		t.Errorf("%+v", r)
+	}
+	for _, k := range r.Capabilities {
+		if k.Held || k.Needed && (k.Without == "" || k.Next == "") {
+			t.Errorf("%+v", k)
+		}
+	}
+}
+
+// TestCheckSeesProcesses: a program with OpenSSL is seen with its library, and
+// nothing stays attached.
+func TestCheckSeesProcesses(t *testing.T) {
+	asRoot(t)
+	before := attached(t)
+	cmd := exec.Command("python3", "-c", "import ssl, sys; print('ready', flush=True); sys.stdin.read()")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer in.Close()
+	if _, err := out.Read(make([]byte, 8)); err != nil {
+		t.Fatal(err)
+	}
+	r, err := probes.Check(t.Context(), probes.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := false
+	for _, p := range r.Processes {
+		if p.Seen == (p.Reason != "") {
+			t.Errorf("%+v: want either seen or a reason", p)
+		}
+		if int(p.PID) == cmd.Process.Pid {
+			found = p.Seen && p.TLS == "openssl" && strings.Contains(p.Library, "libssl.so") && strings.HasPrefix(p.Name, "python3")
+		}
+	}
+	if !found {
+		t.Errorf("python3 with ssl is not seen: %+v", r.Processes)
+	}
+	if after := attached(t); after > before {
+		t.Errorf("%d links before, %d after", before, after)
+	}
+}
+
+// attached counts this process's file descriptors that hold a program, a link, a
+// map or a perf event.
+func attached(t *testing.T) (n int) {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range fds {
+		to, _ := os.Readlink("/proc/self/fd/" + fd.Name())
+		if strings.Contains(to, "bpf") || strings.Contains(to, "perf_event") {
+			n++
+		}
+	}
+	return n
+}
+
+func TestCheckStops(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := probes.Check(ctx, probes.Config{Proc: t.TempDir()}); err == nil {
+		t.Error("a report that is not whole was given as one")
+	}
+}
