@@ -100,3 +100,12 @@ clean:
 .PHONY: help
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# How long the API server is away in test-cluster.
+OUTAGE ?= 1m
+.PHONY: test-cluster
+test-cluster: build ## The DaemonSet on a real kubelet, held to the simulator's ledger
+	@$(AS_ROOT) test/cluster/binaries
+	@go run ./deploy/image -arch $$(go env GOARCH) -tag ghcr.io/tollwire/tollwire:0.1.0 -binary bin/tollwire -o bin/tollwire-image.tar
+	@go build -trimpath -o bin/cluster ./test/cluster
+	@$(AS_ROOT) bin/cluster -outage $(OUTAGE)
