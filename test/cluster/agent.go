@@ -259,3 +259,20 @@ func (d *daemonset) sum(now trial.Samples, name string, labels ...string) float6
 	}
 	return total
 }
+
+// dropped returns the bytes that the agents say they lost, by source and reason.
+func (d *daemonset) dropped(now trial.Samples) map[string]float64 {
+	lost := make(map[string]float64)
+	for _, s := range append(d.scrapes[:len(d.scrapes):len(d.scrapes)], now) {
+		for _, m := range s["tollwire_capture_bytes_total"].GetMetric() {
+			label := make(map[string]string)
+			for _, l := range m.GetLabel() {
+				label[l.GetName()] = l.GetValue()
+			}
+			if n := m.GetCounter().GetValue(); label["fate"] == "dropped" && n > 0 {
+				lost[label["source"]+" "+label["reason"]] += n
+			}
+		}
+	}
+	return lost
+}

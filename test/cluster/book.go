@@ -140,8 +140,10 @@ func (v *verdict) metrics(w io.Writer, d *daemonset, now trial.Samples, want map
 	v.equal("all", total, d.sum(now, "tollwire_calls_total", append(scope, "role", "client")...), func(class string) float64 {
 		return d.sum(now, "tollwire_tokens_total", append(scope, "class", class)...)
 	}, d.sum(now, "tollwire_cost_usd_total", scope...))
-	if n := d.sum(now, "tollwire_capture_bytes_total", "fate", "dropped"); n != 0 && others == 0 {
-		v.problem("%.0f bytes were dropped", n)
+	for reason, n := range d.dropped(now) {
+		if others == 0 {
+			v.problem("%.0f bytes were dropped: %s", n, reason)
+		}
 	}
 }
 

@@ -25,6 +25,7 @@ type options struct {
 	repo   string
 	bin    string
 	outage time.Duration
+	keep   bool
 }
 
 func main() {
@@ -34,6 +35,7 @@ func main() {
 	cache := cmp.Or(os.Getenv("TOLLWIRE_CACHE"), filepath.Join(home, ".cache", "tollwire"))
 	flag.StringVar(&o.bin, "bin", filepath.Join(cache, "k8s", "bin"), "folder of Kubernetes' programs, as ./binaries builds them")
 	flag.DurationVar(&o.outage, "outage", time.Minute, "how long the API server is away")
+	flag.BoolVar(&o.keep, "keep", false, "leave the folder with all logs")
 	flag.Parse()
 	for _, path := range []*string{&o.repo, &o.bin} {
 		if abs, err := filepath.Abs(*path); err == nil {
@@ -43,7 +45,7 @@ func main() {
 
 	dir := os.Getenv(inside)
 	if dir == "" {
-		code, err := contain()
+		code, err := contain(o)
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "cluster:", err)
 			code = 1

@@ -33,7 +33,7 @@ const (
 )
 
 // contain runs this program again in namespaces of its own, and cleans up behind it.
-func contain() (code int, err error) {
+func contain(o options) (code int, err error) {
 	// Shims and pods whose parents are gone become children of this process.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return 1, fmt.Errorf("become subreaper: %w", err)
@@ -66,7 +66,9 @@ func contain() (code int, err error) {
 			os.Remove(c)
 		}
 	}
-	if os.Getenv("TOLLWIRE_CLUSTER_KEEP") == "" {
+	if o.keep {
+		fmt.Fprintln(os.Stderr, "cluster: kept", dir)
+	} else {
 		err = os.RemoveAll(dir)
 	}
 	return cmd.ProcessState.ExitCode(), err
