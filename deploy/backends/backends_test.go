@@ -1,394 +1,463 @@
-// Package backends_test sends one ledger of calls through settling and every exporter
-// and reads it back from each: Prometheus, JSON Lines, OTLP spans and OTLP metrics, with
-// the collector killed in between; and follows an alert to a webhook.
+// Package backends_test runs the agent on the traffic of real clients with the provider
+// simulator, and reads the same totals back from everything it hands them to:
+// Prometheus, OTLP spans and OTLP metrics, JSON Lines, with the OTLP receiver killed in
+// between. It follows an alert to a webhook, asks every dashboard's queries, and looks
+// for private texts in all that came out. It needs root; make test-backends runs it.
 package backends_test
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
+	"errors"
+	"flag"
 	"fmt"
-	"io"
-	"io/fs"
-	"log/slog"
 	"math"
-	"net"
+	"math/big"
+	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"regexp"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
-	nethttp "net/http"
-
-	colmetrics "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
-	coltrace "go.opentelemetry.io/proto/otlp/collector/trace/v1"
-	"google.golang.org/grpc"
-
-	"github.com/tollwire/tollwire/account"
-	"github.com/tollwire/tollwire/account/recordtest"
+	"github.com/tollwire/tollwire/cmd/llmsim/ledgercheck"
+	"github.com/tollwire/tollwire/cmd/llmsim/sim"
 	"github.com/tollwire/tollwire/deploy/servers"
-	"github.com/tollwire/tollwire/export/http"
-	"github.com/tollwire/tollwire/export/jsonl"
-	"github.com/tollwire/tollwire/export/metric"
-	"github.com/tollwire/tollwire/export/otlp"
-	"github.com/tollwire/tollwire/export/prom"
+	"github.com/tollwire/tollwire/internal/clients"
+	"github.com/tollwire/tollwire/internal/trial"
 	"github.com/tollwire/tollwire/llm"
-	"github.com/tollwire/tollwire/pricing"
 )
 
-const canary = "CANARY-7f3a"
+var bin = struct{ agent, llmsim, dashboards string }{"../../bin/tollwire", "../../bin/llmsim", "../../bin/grafana.test"}
 
-// totals are what every backend must agree on.
+var wanted = flag.Bool("backends", false, "run: needs root, Prometheus, Alertmanager and the binaries in bin/, as make test-backends has them")
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if dir := os.Getenv(receiverFolder); dir != "" {
+		fmt.Fprintln(os.Stderr, "receiver:", receive(dir))
+		os.Exit(1)
+	}
+	if !*wanted {
+		fmt.Println("backends: skipped, make test-backends runs it")
+		os.Exit(0)
+	}
+	if os.Geteuid() != 0 {
+		fmt.Println("backends: probes need root")
+		os.Exit(1)
+	}
+	for _, p := range []string{"prometheus", "prometheus-alertmanager", "promtool"} {
+		if _, err := exec.LookPath(p); err != nil {
+			fmt.Println("backends: run hack/setup backends:", err)
+			os.Exit(1)
+		}
+	}
+	code := m.Run()
+	if code == 0 && flag.Lookup("test.run").Value.String() == "" {
+		fmt.Println("backends: prometheus ok, alertmanager ok, otlp ok, totals equal, canary unseen")
+	}
+	os.Exit(code)
+}
+
+// totals are what the ledger and every backend must agree on.
 type totals struct {
-	calls       int
-	input, out  float64
-	usd         float64
-	serverCalls int
+	calls, failed, served int // as their clients saw them, of these failed; as the server did
+	input, output         float64
+	usd                   float64
 }
 
 func (a totals) equal(b totals) bool {
-	return a.calls == b.calls && a.input == b.input && a.out == b.out && a.serverCalls == b.serverCalls && math.Abs(a.usd-b.usd) < 1e-9
+	usd := math.Abs(a.usd - b.usd)
+	a.usd, b.usd = 0, 0
+	return a == b && usd < 1e-9
 }
 
-// collector takes OTLP and can be killed and started again at its address.
-type collector struct {
-	coltrace.UnimplementedTraceServiceServer
-	mu    sync.Mutex
-	spans map[string]map[string]float64 // by span id
-	names map[string]string
-	sums  map[string]float64
+// config is the agent's, with the defaults for everything that is private.
+const config = `
+attribution:
+  rules:
+    - {name: clients, graph: backends, node: "{client}", match: {exe: "re:(?P<client>curl|python|node|go)"}}
+pricing:
+  budgets:
+    - {name: all, period: day, limit: 5}
+export:
+  metrics: {native: true}
+  otlp:
+    endpoint: grpcs://%[1]s
+    header_files: {authorization: %[2]s/authorization}
+    tls: {ca: %[2]s/ca.pem, cert: %[2]s/client.pem, key: %[2]s/client.key}
+    queue: {dir: %[3]s}
+    interval: 1s
+`
+
+// rig is all that runs.
+type rig struct {
+	*testing.T
+	ctx        context.Context
+	sim        *trial.Sim
+	agent      *trial.Agent
+	programs   []clients.Client
+	receiver   *receiver
+	prometheus *servers.Prometheus
+	hook       *webhook
+	out        outputs
+	ignored    int // entries of the ledger from before the agent
 }
 
-type collectorMetrics struct {
-	colmetrics.UnimplementedMetricsServiceServer
-	*collector
-}
+func TestBackends(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
+	defer cancel()
+	r := newRig(t, ctx)
 
-func (c *collector) Export(_ context.Context, r *coltrace.ExportTraceServiceRequest) (*coltrace.ExportTraceServiceResponse, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, rs := range r.ResourceSpans {
-		for _, ss := range rs.ScopeSpans {
-			for _, s := range ss.Spans {
-				a := map[string]float64{"server": float64(s.Kind)}
-				for _, kv := range s.Attributes {
-					a[kv.Key] = float64(kv.Value.GetIntValue()) + kv.Value.GetDoubleValue()
-					if kv.Key == "tollwire.relay" && kv.Value.GetStringValue() == "hop" {
-						a["hop"] = 1
-					}
-				}
-				c.spans[string(s.SpanId)] = a
-			}
-		}
+	r.clients(traffic())
+	r.all()
+
+	// The receiver dies at work; what it does not get waits on disk.
+	working := r.start(traffic())
+	time.Sleep(200 * time.Millisecond)
+	r.receiver.kill()
+	r.finish(working)
+	r.clients(append(traffic(), call("anthropic", false, "input=100000;tokens=21000")))
+	r.await("spans wait on disk", func() bool { return r.scrape().Sum("tollwire_queue_depth", "queue", "otlp.traces") > 0 })
+	if got, want := r.receiver.spans(t), r.ledger(); got.calls >= want.calls {
+		t.Errorf("%d spans came to a receiver that is dead", got.calls)
 	}
-	return &coltrace.ExportTraceServiceResponse{}, nil
+	r.out.unseen(t, r.agent, nil)
+	r.receiver.start(t)
+	r.clients(traffic())
+	want := r.all()
+
+	// The dear call is told once.
+	const alert = "TollwireCallOver50Cents"
+	r.await("the alert", func() bool { return r.hook.told(alert) > 0 })
+	time.Sleep(3 * time.Second) // three evaluations and as many group intervals
+	if n := r.hook.told(alert); n != 1 {
+		t.Errorf("the alert was told %d times:\n%s", n, r.hook.said())
+	}
+
+	r.dashboards()
+	r.promtool()
+	r.out.unseen(t, r.agent, map[string]string{"alerts": r.hook.said()})
+	if err := r.agent.Stop(syscall.SIGTERM); err != nil {
+		t.Error(err)
+	}
+	t.Logf("%+v everywhere; %d bytes of output without a private text", want, r.out.seen)
 }
 
-func (c collectorMetrics) Export(_ context.Context, r *colmetrics.ExportMetricsServiceRequest) (*colmetrics.ExportMetricsServiceResponse, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, rm := range r.ResourceMetrics {
-		for _, sm := range rm.ScopeMetrics {
-			for _, m := range sm.Metrics {
-				if m.GetSum() == nil {
-					continue
-				}
-				c.sums[m.Name] = 0
-				for _, p := range m.GetSum().DataPoints {
-					c.sums[m.Name] += p.GetAsDouble()
-				}
-			}
-		}
-	}
-	return &colmetrics.ExportMetricsServiceResponse{}, nil
-}
-
-func (c *collector) serve(t *testing.T, addr string) (string, func()) {
-	t.Helper()
-	var l net.Listener
-	var err error
-	for range 50 {
-		if l, err = net.Listen("tcp", addr); err == nil {
-			break
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
+func newRig(t *testing.T, ctx context.Context) *rig {
+	r := &rig{T: t, ctx: ctx, hook: &webhook{}}
+	cache, err := os.UserCacheDir()
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := grpc.NewServer()
-	coltrace.RegisterTraceServiceServer(s, c)
-	colmetrics.RegisterMetricsServiceServer(s, collectorMetrics{collector: c})
-	go s.Serve(l)
-	t.Cleanup(s.Stop)
-	return l.Addr().String(), s.Stop
-}
-
-func (c *collector) totals() (t totals) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, a := range c.spans {
-		if a["hop"] == 1 {
-			t.serverCalls++
-			continue
-		}
-		t.calls++
-		t.input += a["gen_ai.usage.input_tokens"]
-		t.out += a["gen_ai.usage.output_tokens"]
-		t.usd += a["tollwire.cost.usd"]
+	if r.programs, err = clients.All(ctx, filepath.Join(cache, "tollwire", "clients")); err != nil {
+		t.Fatal(err)
 	}
-	return t
-}
-
-func TestEveryBackendReadsTheLedger(t *testing.T) {
-	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	if r.sim, err = trial.StartSim(bin.llmsim, t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.sim.Stop(syscall.SIGTERM) })
 	dir := t.TempDir()
-	set, err := metric.New(metric.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	scrape, err := prom.New(prom.Config{}, set, log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	web, err := http.New(http.Config{Listen: []string{"127.0.0.1:0"}, Metrics: scrape.Handler(), Logger: log})
-	if err != nil {
-		t.Fatal(err)
-	}
-	go web.Serve()
-	t.Cleanup(func() { web.Close(context.Background()) })
-	file, err := jsonl.Open(jsonl.Config{Path: filepath.Join(dir, "calls.jsonl"), MaxBytes: 100_000}, log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	col := &collector{spans: map[string]map[string]float64{}, sums: map[string]float64{}}
-	addr, kill := col.serve(t, "127.0.0.1:0")
-	out, err := otlp.New(otlp.Config{
-		Endpoint: "grpc://" + addr, Dir: filepath.Join(dir, "queue"), Traces: true, Sampling: otlp.Sampling{Ratio: 1}, Metrics: set,
-		Interval: 100 * time.Millisecond, BatchWait: 20 * time.Millisecond, MaxBackoff: 100 * time.Millisecond, Logger: log,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	r.out.private = append(answers(t, r.sim), canary)
+	r.await("the ledger", func() bool { return len(r.entries()) == 2 })
+	r.ignored = 2
 
-	hook := &webhook{}
-	hookAt := httptest.NewServer(hook)
-	defer hookAt.Close()
-	am := servers.StartAlertmanager(t, alertmanagerConfig(t, hookAt.URL))
+	r.receiver = newReceiver(t)
+	r.receiver.start(t)
+	r.out.files = []string{dir, filepath.Join(r.receiver.dir, "traces"), filepath.Join(r.receiver.dir, "metrics")}
+	file := filepath.Join(t.TempDir(), "tollwire.yaml")
+	text := fmt.Sprintf(config, r.receiver.addr(t), r.receiver.dir, filepath.Join(dir, "queue"))
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r.agent, err = trial.StartAgent(ctx, bin.agent, dir, "--config", file); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = r.agent.Stop(syscall.SIGKILL)
+		if t.Failed() {
+			t.Logf("the agent said:\n%s", r.agent.Log())
+		}
+	})
+
+	hook := httptest.NewServer(r.hook)
+	t.Cleanup(hook.Close)
+	am := servers.StartAlertmanager(t, alertmanagerConfig(t, hook.URL))
 	rules, err := filepath.Abs("../prometheus")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := servers.StartPrometheus(t, fmt.Sprintf("global: {scrape_interval: 1s, evaluation_interval: 1s}\nrule_files: [%s/recording.yml, %s/alerts.yml]\n"+
+	r.prometheus = servers.StartPrometheus(t, fmt.Sprintf("global: {scrape_interval: 1s, evaluation_interval: 1s}\nrule_files: [%s/recording.yml, %s/alerts.yml]\n"+
 		"alerting: {alertmanagers: [{static_configs: [{targets: [%q]}]}]}\n"+
-		"scrape_configs:\n  - {job_name: tollwire, static_configs: [{targets: [%q]}]}\n", rules, rules, am, web.Addrs()[0]))
+		"scrape_configs:\n  - {job_name: tollwire, static_configs: [{targets: [%q]}]}\n", rules, rules, am, strings.TrimPrefix(r.agent.Metrics, "http://")))
+	return r
+}
 
-	// The calls: each at both ends, settled into one that counts.
-	var want totals
-	settler := account.New(account.Config{Wait: time.Second}, func(r *account.Record) {
-		set.Export(r)
-		file.Export(r)
-		out.Export(r)
-	})
-	const n = 600
-	for i := range n {
-		switch i {
-		case n / 3:
-			kill()
-		case 2 * n / 3:
-			_, _ = col.serve(t, addr)
+// await waits until done, at most half a minute.
+func (r *rig) await(what string, done func() bool) {
+	r.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !done(); time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			r.Fatalf("%s did not come", what)
 		}
-		usd := "0.000123"
-		if i == 77 {
-			usd = "0.75"
-		}
-		c, s := ends(i, usd)
-		settler.Add(s)
-		settler.Add(c)
-		settler.Tick(c.Call.Times.End)
-		in, _ := c.Call.Usage.InputTotal()
-		o, _ := c.Call.Usage.OutputTotal()
-		want.calls, want.serverCalls = want.calls+1, want.serverCalls+1
-		want.input, want.out, want.usd = want.input+in, want.out+o, want.usd+c.Price.USD.Float64()
-		time.Sleep(2 * time.Millisecond)
-	}
-	settler.Flush()
-
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	if err := file.Close(ctx); err != nil {
-		t.Error(err)
-	}
-	if err := out.Close(ctx); err != nil {
-		t.Error(err)
-	}
-	if got := readBack(t, filepath.Join(dir, "calls.jsonl")); !got.equal(want) {
-		t.Errorf("JSON Lines: %+v, want %+v", got, want)
-	}
-	if got := col.totals(); !got.equal(want) {
-		t.Errorf("spans: %+v, want %+v, %+v", got, want, out.Stats())
-	}
-	if got := col.sums["tollwire.cost.usd"]; math.Abs(got-want.usd) > 1e-9 || col.sums["tollwire.tokens"] != want.input+want.out {
-		t.Errorf("OTLP metrics: %v USD, %v tokens, want %+v", got, col.sums["tollwire.tokens"], want)
-	}
-	one := func(expr string) float64 {
-		if v := p.Query(expr); len(v) == 1 {
-			return v[0]
-		}
-		return math.NaN()
-	}
-	var got totals
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
-		got = totals{
-			calls: int(one(`sum(tollwire_calls_total{relay!~"hop|origin"})`)), serverCalls: int(one(`sum(tollwire_calls_total{role="server"})`)),
-			input: one(`sum(gen_ai_client_token_usage_sum{gen_ai_token_type="input"})`), out: one(`sum(gen_ai_client_token_usage_sum{gen_ai_token_type="output"})`),
-			usd: one(`sum(tollwire_cost_usd_total)`),
-		}
-		if got.equal(want) {
-			break
-		}
-	}
-	if !got.equal(want) {
-		t.Errorf("Prometheus: %+v, want %+v", got, want)
-	}
-
-	// The call of 0.75 USD is told once.
-	told := func() (n int) { return strings.Count(hook.said(), "firing TollwireCallOver50Cents") }
-	for range 100 {
-		if told() > 0 {
-			break
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-	time.Sleep(2 * time.Second)
-	if told() != 1 {
-		t.Errorf("the alert was told %d times: %s", told(), hook.said())
-	}
-
-	t.Logf("%+v everywhere, %d requests sent again", want, out.Stats()["traces"].Failures)
-
-	// What nobody may see is nowhere.
-	resp, err := nethttp.Get("http://" + web.Addrs()[0].String() + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	scraped, err := io.ReadAll(resp.Body)
-	if resp.Body.Close(); err != nil || len(scraped) == 0 {
-		t.Fatal(err)
-	}
-	if bytes.Contains(scraped, []byte(canary)) || strings.Contains(hook.said(), canary) {
-		t.Error("the canary is on /metrics or in an alert")
-	}
-	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		b, err := os.ReadFile(path)
-		if bytes.Contains(b, []byte(canary)) {
-			t.Errorf("the canary is in %s", path)
-		}
-		return err
-	})
-	if err != nil {
-		t.Error(err)
 	}
 }
 
-// ends returns both ends of call i.
-func ends(i int, usd string) (client, server *account.Record) {
-	m, err := pricing.ParseMoney(usd)
-	if err != nil {
-		panic(err)
-	}
-	each := func(r *account.Record) {
-		c := r.Call
-		c.ResponseID = fmt.Sprint("call-", i)
-		c.Conn.Key += uint64(i)
-		c.Usage = llm.Usage{}
-		c.Usage.Set(llm.Input, float64(100+i))
-		c.Usage.Set(llm.CacheRead, float64(i%7))
-		c.Usage.Set(llm.Output, float64(10+i%50))
-		c.Headers, c.Metadata = map[string]string{"authorization": canary}, map[string]string{"user": canary}
-		c.Baggage, c.APIKey = canary, []byte(canary)
-		r.Owner.CommandLine = canary
-		r.Price = pricing.Price{USD: m, Source: "list", Version: "v"}
-	}
-	at := recordtest.Move(time.Duration(i) * 5 * time.Millisecond)
-	client = recordtest.New(recordtest.Process(7), at, each)
-	server = recordtest.New(recordtest.Server(9), at, recordtest.Move(time.Microsecond), recordtest.Last(350*time.Millisecond), each)
-	return client, server
+// clients has every program make the calls.
+func (r *rig) clients(calls []clients.Call) {
+	r.Helper()
+	r.finish(r.start(calls))
 }
 
-func readBack(t *testing.T, path string) (got totals) {
-	t.Helper()
-	files, err := jsonl.Files(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range files {
-		b, err := os.ReadFile(f)
+func (r *rig) start(calls []clients.Call) (runs []*clients.Run) {
+	r.Helper()
+	for i := range r.programs {
+		c := &r.programs[i]
+		run, err := c.Start(r.ctx, clients.Spec{BaseURL: r.sim.URL, CA: r.sim.CA, Calls: calls, KeepAlive: true, Wait: true})
+		if err == nil {
+			err = run.Ready(r.ctx)
+		}
 		if err != nil {
-			t.Fatal(err)
+			r.Fatal(err)
 		}
-		for l, err := range jsonl.Lines(bytes.NewReader(b)) {
-			if err != nil {
-				t.Fatal(err)
-			}
-			if !l.Counted() {
-				got.serverCalls++
-				continue
-			}
-			m, err := pricing.ParseMoney(l.CostUSD)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got.calls++
-			got.input, got.out, got.usd = got.input+*l.InputTokens, got.out+*l.OutputTokens, got.usd+m.Float64()
+		runs = append(runs, run)
+	}
+	time.Sleep(200 * time.Millisecond) // a program's file may be new to the agent
+	for _, run := range runs {
+		if err := run.Go(); err != nil {
+			r.Fatal(err)
 		}
 	}
-	return got
+	return runs
 }
 
-// webhook keeps what Alertmanager sent.
-type webhook struct {
-	mu  sync.Mutex
-	got strings.Builder
-}
-
-func (h *webhook) ServeHTTP(_ nethttp.ResponseWriter, r *nethttp.Request) {
-	b, _ := io.ReadAll(r.Body)
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	var n struct {
-		Status      string            `json:"status"`
-		GroupLabels map[string]string `json:"groupLabels"`
-		Alerts      []struct {
-			Labels map[string]string `json:"labels"`
-		} `json:"alerts"`
+func (r *rig) finish(runs []*clients.Run) {
+	r.Helper()
+	for _, run := range runs {
+		if _, err := run.Wait(); err != nil {
+			r.Fatal(err)
+		}
 	}
-	if err := json.Unmarshal(b, &n); err != nil {
-		fmt.Fprintln(&h.got, err)
+}
+
+func (r *rig) entries() []*sim.Entry {
+	r.Helper()
+	all, err := r.sim.Ledger()
+	if err != nil {
+		r.Fatal(err)
+	}
+	return all[min(r.ignored, len(all)):]
+}
+
+// ledger adds up what llmsim says it served, with prices computed by hand.
+func (r *rig) ledger() (sum totals) {
+	r.Helper()
+	cost := new(big.Rat)
+	for _, e := range r.entries() {
+		sum.calls++
+		sum.served++
+		for name, n := range e.Usage {
+			switch class, ok := llm.ClassOf(name); {
+			case ok && class.IsInput():
+				sum.input += n
+			case ok && class.IsOutput():
+				sum.output += n
+			}
+		}
+		if e.Outcome != "completed" {
+			sum.failed++
+			continue
+		}
+		usd, ok := trial.Price(e)
+		price, parsed := new(big.Rat).SetString(usd)
+		if !ok || !parsed {
+			r.Fatalf("no price by hand for %+v", e)
+		}
+		cost.Add(cost, price)
+	}
+	sum.usd, _ = cost.Float64()
+	return sum
+}
+
+// all waits until every backend says what the ledger says.
+func (r *rig) all() totals {
+	r.Helper()
+	// Everything that was asked for is in the ledger: the clients have ended.
+	time.Sleep(100 * time.Millisecond)
+	want := r.ledger()
+	for name, read := range map[string]func() totals{
+		"JSON Lines": r.records, "Prometheus": r.queries,
+		"spans":        func() totals { return r.receiver.spans(r.T) },
+		"OTLP metrics": func() totals { return r.receiver.measures(r.T) },
+	} {
+		var got totals
+		for deadline := time.Now().Add(40 * time.Second); time.Now().Before(deadline); time.Sleep(250 * time.Millisecond) {
+			if got = read(); got.equal(want) {
+				break
+			}
+		}
+		if !got.equal(want) {
+			r.Errorf("%s:\n     %+v\nwant %+v", name, got, want)
+		}
+	}
+	return want
+}
+
+func (r *rig) records() (sum totals) {
+	r.Helper()
+	all, err := r.agent.Records()
+	if err != nil {
+		r.Fatal(err)
+	}
+	cost := new(big.Rat)
+	for _, rec := range all {
+		r.record(rec, &sum, cost)
+	}
+	sum.usd, _ = cost.Float64()
+	return sum
+}
+
+func (r *rig) record(rec *ledgercheck.Record, sum *totals, cost *big.Rat) {
+	if rec.Role == "server" {
+		sum.served++
 		return
 	}
-	fmt.Fprintf(&h.got, "%s %s %v\n", n.Status, n.GroupLabels["alertname"], n.Alerts)
+	sum.calls++
+	if rec.Error != "" {
+		sum.failed++
+	}
+	for name, n := range rec.Usage {
+		switch class, ok := llm.ClassOf(name); {
+		case ok && class.IsInput():
+			sum.input += n
+		case ok && class.IsOutput():
+			sum.output += n
+		}
+	}
+	if usd, ok := new(big.Rat).SetString(rec.Cost); ok {
+		cost.Add(cost, usd)
+	}
 }
 
-func (h *webhook) said() string {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.got.String()
+func (r *rig) queries() totals {
+	one := func(expr string) float64 {
+		var sum float64
+		for _, v := range r.prometheus.Query(expr) {
+			sum += v
+		}
+		return sum
+	}
+	return totals{
+		calls:  int(one(`sum(tollwire_calls_total{role="client"})`)),
+		failed: int(one(`sum(tollwire_calls_total{role="client", status!="ok"})`)),
+		served: int(one(`sum(tollwire_calls_total{role="server"})`)),
+		input:  one(`sum(gen_ai_client_token_usage_sum{gen_ai_token_type="input"})`),
+		output: one(`sum(gen_ai_client_token_usage_sum{gen_ai_token_type="output"})`),
+		usd:    one(`sum(tollwire_cost_usd_total)`),
+	}
 }
 
-func alertmanagerConfig(t *testing.T, hook string) string {
+func (r *rig) scrape() trial.Samples {
+	r.Helper()
+	m, err := r.agent.Scrape(r.ctx)
+	if err != nil {
+		r.Fatal(err)
+	}
+	return m
+}
+
+// dashboards has every query of every dashboard answered while calls of every kind go on.
+func (r *rig) dashboards() {
+	r.Helper()
+	java(r.T)
+	liar := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprint(w, `{"id":"x","object":"chat.completion","model":"gpt-4o-mini","choices":[{"index":0,"message":{"role":"assistant","content":"yes"},"finish_reason":"stop"}],`+
+			`"usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":99}}`)
+	}))
+	defer liar.Close()
+	curl := slices.IndexFunc(r.programs, func(c clients.Client) bool { return c.Name == "curl" })
+	python := slices.IndexFunc(r.programs, func(c clients.Client) bool { return c.Name == "python-http" })
+
+	ctx, cancel := context.WithCancel(r.ctx)
+	var busy sync.WaitGroup
+	busy.Go(func() {
+		for ctx.Err() == nil {
+			for _, of := range []struct {
+				program int
+				spec    clients.Spec
+			}{
+				{curl, clients.Spec{BaseURL: liar.URL, Calls: []clients.Call{call("openai", false, "")}}},
+				{python, clients.Spec{BaseURL: r.sim.URL, CA: r.sim.CA, Calls: append(traffic(), clients.Call{Provider: "openai", Model: "nobody-knows"})}},
+			} {
+				run, err := r.programs[of.program].Start(ctx, of.spec)
+				if err == nil {
+					_, err = run.Wait()
+				}
+				if err != nil && ctx.Err() == nil {
+					r.Errorf("traffic: %v", err)
+					return
+				}
+			}
+		}
+	})
+	cmd := exec.CommandContext(r.ctx, mustAbs(r.T, bin.dashboards), "-test.run", "^TestEveryQueryAnswers$", "-test.count=1")
+	cmd.Dir = "../grafana"
+	cmd.Env = append(os.Environ(), "TOLLWIRE_METRICS="+strings.TrimPrefix(r.agent.Metrics, "http://"))
+	out, err := cmd.CombinedOutput()
+	cancel()
+	busy.Wait()
+	if err != nil {
+		r.Errorf("dashboards: %v\n%s", err, out)
+	}
+}
+
+// java runs a program that maps a library of a Java virtual machine's name, whose TLS
+// the agent says it cannot see.
+func java(t *testing.T) {
 	t.Helper()
-	b, err := os.ReadFile("../alertmanager/alertmanager.yml")
+	lib := filepath.Join(t.TempDir(), "libjvm.so")
+	src, err := filepath.Glob("/lib/*-linux-gnu/libz.so.1")
+	if err != nil || len(src) == 0 {
+		t.Fatalf("no libz to copy: %v", err)
+	}
+	b, err := os.ReadFile(src[0])
+	if err == nil {
+		err = os.WriteFile(lib, b, 0o755)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := strings.ReplaceAll(string(b), "http://127.0.0.1:9465", hook)
-	return regexp.MustCompile(`group_(wait|interval): \w+`).ReplaceAllString(text, "group_$1: 1s")
+	cmd := exec.Command("python3", "-c", "import ctypes,sys,time; ctypes.CDLL(sys.argv[1]); time.sleep(600)", lib)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // killed
+	})
+}
+
+// promtool finds nothing to say about /metrics.
+func (r *rig) promtool() {
+	r.Helper()
+	cmd := exec.CommandContext(r.ctx, "promtool", "check", "metrics")
+	cmd.Stdin = strings.NewReader(string(get(r.T, r.agent.Metrics+"/metrics", "text/plain")))
+	if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
+		r.Errorf("promtool check metrics: %v\n%s", err, out)
+	}
+}
+
+func mustAbs(t *testing.T, path string) string {
+	t.Helper()
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		t.Fatal(errors.New(path))
+	}
+	return abs
 }

@@ -1,0 +1,180 @@
+package backends_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/tollwire/tollwire/internal/clients"
+	"github.com/tollwire/tollwire/internal/trial"
+)
+
+// canary is part of every text that must not be seen: prompts, keys, ids of people,
+// names of tools.
+const canary = "c4n4ry"
+
+// plan is how llmsim answers; the seed makes every answer's text the same.
+const plan = "tokens=40;seed=77;cached=64;first=10ms;rate=2000"
+
+// call is a call that holds the canary wherever a program may put something private.
+func call(provider string, stream bool, plan string) clients.Call {
+	said := []any{
+		map[string]string{"role": "user", "content": canary + "-question: " + strings.Repeat("why is the sky blue? ", 20)},
+		map[string]string{"role": "assistant", "content": canary + "-earlier-answer"},
+		map[string]string{"role": "user", "content": canary + "-again"},
+	}
+	schema := map[string]any{"type": "object", "properties": map[string]any{canary: map[string]string{"type": "string"}}}
+	body := map[string]any{"messages": said, "stream": stream}
+	c := clients.Call{Provider: provider, Stream: stream, Sim: plan, Headers: map[string]string{
+		"Cookie": "session=" + canary + "-cookie", "X-Session-Id": canary + "-session", "X-Custom": canary + "-header",
+	}}
+	if provider == "anthropic" {
+		body["model"], body["max_tokens"] = "claude-sonnet-4-5", 4096
+		body["system"] = canary + "-system"
+		body["metadata"] = map[string]string{"user_id": canary + "-user"}
+		body["tools"] = []any{map[string]any{"name": canary + "_tool", "description": canary, "input_schema": schema}}
+		c.Headers["X-Api-Key"] = "sk-ant-" + canary + "-key"
+	} else {
+		body["model"], body["user"] = "gpt-4o-mini", canary+"-user"
+		body["metadata"] = map[string]string{"session_id": canary + "-session", "note": canary + "-note"}
+		body["tools"] = []any{map[string]any{"type": "function", "function": map[string]any{"name": canary + "_tool", "description": canary, "parameters": schema}}}
+		if stream {
+			body["stream_options"] = map[string]bool{"include_usage": true}
+		}
+		c.Headers["Authorization"] = "Bearer sk-" + canary + "-key"
+	}
+	b, err := json.Marshal(body)
+	if err != nil {
+		panic(err) // maps of strings
+	}
+	c.Body = string(b)
+	return c
+}
+
+// traffic is one client's calls: both providers, whole and streamed, one that calls a
+// tool, one that is cut for length, one that writes to the cache, one that fails.
+func traffic() (all []clients.Call) {
+	for _, provider := range []string{"openai", "anthropic"} {
+		for _, stream := range []bool{false, true} {
+			all = append(all, call(provider, stream, plan))
+		}
+		all = append(all, call(provider, true, plan+";tool="+canary+"_tool"), call(provider, false, plan+";finish=length"))
+	}
+	return append(all, call("anthropic", true, plan+";write5m=500;think=7"), call("openai", false, "error=429"))
+}
+
+// answers are texts that llmsim's answers hold.
+func answers(t *testing.T, s *trial.Sim) (texts []string) {
+	t.Helper()
+	for _, provider := range []string{"openai", "anthropic"} {
+		c := call(provider, false, plan)
+		path := map[string]string{"openai": "/v1/chat/completions", "anthropic": "/v1/messages"}[provider]
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.Plain+path, strings.NewReader(c.Body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("X-Llmsim", plan)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var v struct {
+			Choices []struct{ Message struct{ Content string } }
+			Content []struct{ Text string }
+		}
+		err = json.NewDecoder(resp.Body).Decode(&v)
+		resp.Body.Close()
+		if err != nil {
+			t.Fatalf("%s: %v", provider, err)
+		}
+		text := ""
+		for _, c := range v.Choices {
+			text += c.Message.Content
+		}
+		for _, c := range v.Content {
+			text += c.Text
+		}
+		if len(text) < 40 {
+			t.Fatalf("%s answered %q", provider, text)
+		}
+		texts = append(texts, text[:20], text[len(text)-20:])
+	}
+	return texts
+}
+
+// outputs is everything that comes out of an agent, and what may not be in it.
+type outputs struct {
+	private []string
+	files   []string // folders and files
+	seen    int64    // bytes looked at
+}
+
+// unseen looks for private texts everywhere.
+func (o *outputs) unseen(t *testing.T, agent *trial.Agent, more map[string]string) {
+	t.Helper()
+	look := func(where string, b []byte) {
+		o.seen += int64(len(b))
+		b = bytes.ToLower(b)
+		for _, p := range o.private {
+			if i := bytes.Index(b, []byte(strings.ToLower(p))); i >= 0 {
+				t.Errorf("%q is in %s: …%q…", p, where, b[max(0, i-80):min(len(b), i+80)])
+			}
+		}
+	}
+	for _, root := range o.files {
+		if err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			b, err := os.ReadFile(path)
+			look(path, b)
+			if os.IsNotExist(err) {
+				return nil // sent and deleted
+			}
+			return err
+		}); err != nil && !os.IsNotExist(err) {
+			t.Error(err)
+		}
+	}
+	look("the log", []byte(agent.Log()))
+	for where, text := range more {
+		look(where, []byte(text))
+	}
+	for _, format := range []string{"text/plain", "application/openmetrics-text;version=1.0.0",
+		"application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"} {
+		look("/metrics as "+format, get(t, agent.Metrics+"/metrics", format))
+	}
+	for _, list := range []string{"unpriced", "prices", "budgets", "machines", "attached", "unseen"} {
+		look(list, get(t, agent.Metrics+"/api/v1/"+list, "application/json"))
+	}
+}
+
+func get(t *testing.T, url, accept string) []byte {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Accept", accept)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err == nil && (resp.StatusCode != http.StatusOK || len(b) == 0) {
+		err = fmt.Errorf("%s, %d bytes", resp.Status, len(b))
+	}
+	if err != nil {
+		t.Fatalf("%s: %v", url, err)
+	}
+	return b
+}
