@@ -109,3 +109,9 @@ test-cluster: build ## The DaemonSet on a real kubelet, held to the simulator's 
 	@go run ./deploy/image -arch $$(go env GOARCH) -tag ghcr.io/tollwire/tollwire:0.1.0 -binary bin/tollwire -o bin/tollwire-image.tar
 	@go build -trimpath -o bin/cluster ./test/cluster
 	@$(AS_ROOT) bin/cluster -outage $(OUTAGE)
+
+.PHONY: test-backends
+test-backends: setup build ## The same totals from Prometheus, Alertmanager and OTLP as from the simulator's ledger
+	@$(AS_ROOT) hack/setup backends
+	@for p in backends grafana; do go test -c -o bin/$$p.test ./deploy/$$p; done
+	@cd deploy/backends && $(AS_ROOT) ../../bin/backends.test -backends -test.v -test.timeout 7m -test.count 1 | $(CURDIR)/hack/testlog
