@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -143,14 +144,17 @@ func (c *Config) flags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Export.Records.Path, "records", c.Export.Records.Path, "file for one JSON line a call; - for stdout; empty: none")
 }
 
+// configPath is where cmd's YAML file is, or "".
+func configPath(cmd *cobra.Command) string {
+	path, _ := cmd.Flags().GetString("config")
+	return cmp.Or(path, os.Getenv("TOLLWIRE_CONFIG"))
+}
+
 // loadConfig makes the configuration of cmd: defaults, then the file, then
 // the environment, then flags.
 func loadConfig(cmd *cobra.Command) (*Config, error) {
 	c := defaults()
-	path, _ := cmd.Flags().GetString("config")
-	if path == "" {
-		path = os.Getenv("TOLLWIRE_CONFIG")
-	}
+	path := configPath(cmd)
 	if path != "" {
 		if err := c.readFile(path); err != nil {
 			return nil, err

@@ -38,7 +38,7 @@ Every flag can stand in the YAML file (--config) and in the environment:
 			if err != nil {
 				return err
 			}
-			return run(cmd.Context(), cfg, log)
+			return run(cmd.Context(), cfg, configPath(cmd), func() (*Config, error) { return loadConfig(cmd) }, log)
 		},
 	}
 	cmd.Flags().StringP("config", "c", "", "YAML configuration (env TOLLWIRE_CONFIG)")
@@ -46,8 +46,9 @@ Every flag can stand in the YAML file (--config) and in the environment:
 	return cmd
 }
 
-// run is the agent from attach to detach.
-func run(ctx context.Context, cfg *Config, log *slog.Logger) error {
+// run is the agent from attach to detach. The file at path, of which cfg was made,
+// is followed; load makes it anew.
+func run(ctx context.Context, cfg *Config, path string, load func() (*Config, error), log *slog.Logger) error {
 	prices, err := cfg.Pricing.open(log)
 	if err != nil {
 		return err
@@ -56,7 +57,7 @@ func run(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	owners, err := cfg.owners(ctx, key, log)
+	owners, pods, err := cfg.owners(ctx, key, log)
 	if err != nil {
 		return err
 	}
@@ -79,7 +80,10 @@ func run(ctx context.Context, cfg *Config, log *slog.Logger) error {
 		queue:   cfg.Decode.Queue,
 		tick:    20 * time.Millisecond,
 	}
-	agent := &self{taps: taps, pipeline: p, owners: owners, prices: prices, budgets: budgets, machines: machine.New(prices)}
+	agent := &self{
+		taps: taps, pipeline: p, owners: owners, pods: pods, prices: prices, budgets: budgets, machines: machine.New(prices),
+		config: newReloader(path, cfg, load, owners.Reload, log),
+	}
 	out, err := cfg.open(agent, log)
 	if err != nil {
 		return errors.Join(err, taps.Close())
@@ -88,6 +92,7 @@ func run(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	var background sync.WaitGroup
 	background.Go(func() { prices.Watch(ctx) })
 	background.Go(func() { budgets.Run(ctx) })
+	background.Go(func() { agent.config.run(ctx) })
 	background.Go(func() {
 		<-ctx.Done()
 		log.Info("detaching")

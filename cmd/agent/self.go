@@ -25,6 +25,8 @@ type self struct {
 	records  *jsonl.File // nil: none
 	budgets  *budget.Ledger
 	machines *machine.Ledger
+	pods     podSources
+	config   *reloader
 	otlp     atomic.Pointer[otlp.Exporter] // nil: none; it asks for samples from its start on
 }
 
@@ -70,6 +72,7 @@ func (s *self) samples(emit func(metric.Sample)) {
 		count("tollwire.capture", "By", bytesHelp, n, metric.Attr{Key: "fate", Value: fate}, metric.Attr{Key: "reason", Value: reason}, metric.Attr{Key: "source", Value: source})
 	}
 
+	s.attribution(emit)
 	taps, user := s.taps.Stats(), s.pipeline.decoded()
 	for src, t := range taps.Sources {
 		name := flow.Source(src).String()

@@ -58,15 +58,15 @@ func (c *Config) decoder(key []byte, log *slog.Logger) decoder.Config {
 	}
 }
 
-func (c *Config) owners(ctx context.Context, key []byte, log *slog.Logger) (*attribution.Resolver, error) {
+func (c *Config) owners(ctx context.Context, key []byte, log *slog.Logger) (*attribution.Resolver, podSources, error) {
 	cfg := c.Attribution
 	cfg.Key, cfg.Logger = key, log
-	pods, err := c.Kubernetes.pods(ctx, &cfg, log)
+	pods, err := c.Kubernetes.follow(ctx, &cfg, log)
 	if err != nil {
-		return nil, err
+		return nil, pods, err
 	}
-	cfg.Pods = pods
-	return attribution.New(cfg)
+	r, err := attribution.New(cfg)
+	return r, pods, err
 }
 
 func (c *Config) settle(owners *attribution.Resolver) account.Config {
