@@ -33,6 +33,8 @@ type Sim struct {
 	URL   string // https://host:port
 	Plain string // http://host:port
 	CA    string // path, PEM
+	// Chatty is host:port of a server that speaks no HTTP, when --chatty-addr asked for one.
+	Chatty string
 
 	ledger string
 }
@@ -48,6 +50,7 @@ func StartSim(path, dir string, args ...string) (*Sim, error) {
 	var ready struct {
 		TLS    string `json:"tls_addr"`
 		Plain  string `json:"addr"`
+		Chatty string `json:"chatty_addr"`
 		CA     string `json:"ca"`
 		Ledger string `json:"ledger"`
 	}
@@ -60,6 +63,7 @@ func StartSim(path, dir string, args ...string) (*Sim, error) {
 	}
 	go io.Copy(io.Discard, stdout)
 	s.URL, s.Plain, s.CA, s.ledger = "https://"+ready.TLS, "http://"+ready.Plain, ready.CA, ready.Ledger
+	s.Chatty = ready.Chatty
 	return s, nil
 }
 

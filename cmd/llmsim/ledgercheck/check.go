@@ -44,6 +44,7 @@ type Record struct {
 	Executable    string             `json:"process.executable.name"`
 	Graph         string             `json:"tollwire.graph"`
 	Node          string             `json:"tollwire.node"`
+	Relay         string             `json:"tollwire.relay"`
 	Source        string             `json:"tollwire.capture.source"`
 	Partial       string             `json:"tollwire.capture.partial"`
 	LostBytes     int64              `json:"tollwire.capture.lost_bytes"`
