@@ -65,6 +65,14 @@ verify: generate ## Fail when generated files differ from what is committed
 conformance: ## Decode the recorded corpora and hold every number to their expectations
 	@go run ./decoder/conformance/cmd/conformance
 
+.PHONY: bench-decode
+bench-decode: ## Speed of the decoder on recorded SSE beside gjson alone, and memory held a stream
+	@go test -run '^$$' -cpu 1 -benchtime 3s -bench '^Benchmark(Recorded|RecordedGJSON|Held)$$' ./decoder | awk '\
+	  /^BenchmarkRecordedGJSON/ {for (i=2; i<NF; i++) if ($$(i+1)=="MB/s") theirs=$$i} \
+	  /^BenchmarkRecorded / || /^BenchmarkRecorded\t/ {for (i=2; i<NF; i++) if ($$(i+1)=="MB/s") ours=$$i} \
+	  /^BenchmarkHeld/ {for (i=2; i<NF; i++) if ($$(i+1)=="held") held=$$i} \
+	  END {printf "decode: %.0f MB/s, %.2fx of gjson, %.0f KiB held a stream\n", ours, ours/theirs, held/1024}'
+
 .PHONY: conformance-pricing
 conformance-pricing: bin/tollwire ## Price recorded usage with the price that held then
 	@TOLLWIRE=$(CURDIR)/bin/tollwire go test -count=1 -v -run '^TestExpectedPrices$$' ./pricing/cli | grep '^pricing:'

@@ -1,7 +1,10 @@
 package decoder_test
 
 import (
+	"bytes"
 	"testing"
+
+	"github.com/tidwall/gjson"
 
 	"github.com/tollwire/tollwire/decoder"
 	"github.com/tollwire/tollwire/decoder/conformance"
@@ -57,4 +60,36 @@ func BenchmarkRecorded(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(d.Stats().Calls)/float64(b.N*len(exchanges)), "calls/exchange")
+}
+
+// BenchmarkRecordedGJSON is what BenchmarkRecorded is held to: gjson alone, on the
+// JSON of the same events, already cut out of the streams, reading the fields that a
+// decoder needs.
+func BenchmarkRecordedGJSON(b *testing.B) {
+	dir, err := conformance.Find()
+	if err != nil {
+		b.Fatal(err)
+	}
+	var events [][]byte
+	size := int64(0)
+	err = conformance.Load(dir, func(c conformance.Case) error {
+		if c.Want.Framing == "sse" {
+			for line := range bytes.Lines(c.Entry.Response.Body) {
+				if data, ok := bytes.CutPrefix(line, []byte("data:")); ok {
+					events = append(events, bytes.TrimSpace(data))
+					size += int64(len(line))
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(size)
+	for b.Loop() {
+		for _, e := range events {
+			gjson.GetManyBytes(e, "id", "model", "type", "usage", "choices.0.finish_reason", "choices.0.delta.content", "delta.text", "response.usage")
+		}
+	}
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
@@ -203,6 +204,9 @@ func (t *Taps) loadTap(read func() (*ebpf.CollectionSpec, error)) error {
 			spec.Maps[name].InnerMap = &ebpf.MapSpec{Type: ebpf.RingBuf, MaxEntries: uint32(t.cfg.RingBytes)}
 		}
 	}
+	if features.HaveProgramHelper(ebpf.Kprobe, asm.FnLoop) != nil {
+		withoutCallbacks(spec)
+	}
 	if t.multi {
 		for _, p := range spec.Programs {
 			if p.Type == ebpf.Kprobe {
@@ -219,6 +223,19 @@ func (t *Taps) loadTap(read func() (*ebpf.CollectionSpec, error)) error {
 		t.programs[name] = p
 	}
 	return nil
+}
+
+// withoutCallbacks takes out the addresses of functions, which are there for
+// bpf_loop (Linux 5.17): older kernels never come to that branch, but refuse the
+// instruction wherever it stands.
+func withoutCallbacks(spec *ebpf.CollectionSpec) {
+	for _, p := range spec.Programs {
+		for i, ins := range p.Instructions {
+			if ins.IsLoadOfFunctionPointer() {
+				p.Instructions[i] = asm.LoadImm(ins.Dst, 0, asm.DWord).WithSymbol(ins.Symbol())
+			}
+		}
+	}
 }
 
 // attachKernel attaches what belongs to no file: the end of processes, sockets.
