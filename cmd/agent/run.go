@@ -67,7 +67,7 @@ func run(ctx context.Context, cfg *Config, path string, load func() (*Config, er
 	}
 	taps, err := probes.Start(ctx, cfg.probes(log))
 	if err != nil {
-		return err
+		return fmt.Errorf("attach: %w\n(\"tollwire check\" says what this machine and these privileges allow, and what to do)", err)
 	}
 	p := &pipeline{
 		log:     log,
