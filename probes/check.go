@@ -191,7 +191,12 @@ func (c *checker) kernel() {
 	_, err := os.Stat("/sys/kernel/btf/vmlinux")
 	c.feature("BTF of the kernel", err, "nothing is captured: kernel structs are read by CO-RE", "a kernel with CONFIG_DEBUG_INFO_BTF=y; check that /sys is mounted")
 	c.feature("ring buffer", features.HaveMapType(ebpf.RingBuf), "nothing is captured", old+"5.8 or later")
-	c.feature(featureUprobes, tryUprobe(), "no TLS is read", "a kernel with CONFIG_UPROBE_EVENTS=y and CONFIG_PERF_EVENTS=y")
+	next := "a kernel with CONFIG_UPROBE_EVENTS=y and CONFIG_PERF_EVENTS=y"
+	uprobe := tryUprobe()
+	if errors.Is(uprobe, unix.EACCES) {
+		next = "CAP_SYS_ADMIN: since CVE-2025-38466 (July 2025) kernels without uprobe_multi ask for it; or a kernel from 6.6 on"
+	}
+	c.feature(featureUprobes, uprobe, "no TLS is read", next)
 	c.feature("uprobe_multi", features.HaveBPFLinkUprobeMulti(), "a perf event for each function: attaching takes longer", old+"6.6 or later")
 	c.feature("raw tracepoints", tryRawTracepoint(), "plaintext sockets and the ends of processes are not seen", "a kernel with CONFIG_BPF_EVENTS=y")
 	real, err := newRealInodes()
@@ -219,7 +224,9 @@ func nothing(t ebpf.ProgramType, attach ebpf.AttachType, to string) (*ebpf.Progr
 	})
 }
 
-// tryUprobe attaches to the agent's own entry point, which never runs again.
+// tryUprobe attaches to the agent's own entry point, which never runs again, in the
+// way in which the taps attach: by uprobe_multi where the kernel has it, which asks
+// for less than a perf event.
 func tryUprobe() error {
 	const self = "/proc/self/exe"
 	f, err := elf.Open(self)
@@ -231,7 +238,12 @@ func tryUprobe() error {
 	if !ok {
 		return errors.New("own executable has no entry point")
 	}
-	prog, err := nothing(ebpf.Kprobe, ebpf.AttachNone, "")
+	multi := features.HaveBPFLinkUprobeMulti() == nil
+	attach := ebpf.AttachNone
+	if multi {
+		attach = ebpf.AttachTraceUprobeMulti
+	}
+	prog, err := nothing(ebpf.Kprobe, attach, "")
 	if err != nil {
 		return fmt.Errorf("load program: %w", err)
 	}
@@ -240,7 +252,12 @@ func tryUprobe() error {
 	if err != nil {
 		return fmt.Errorf("open own executable: %w", err)
 	}
-	l, err := ex.Uprobe("entry", prog, &link.UprobeOptions{Address: off})
+	var l link.Link
+	if multi {
+		l, err = ex.UprobeMulti(nil, prog, &link.UprobeMultiOptions{Addresses: []uint64{off}})
+	} else {
+		l, err = ex.Uprobe("entry", prog, &link.UprobeOptions{Address: off})
+	}
 	if err != nil {
 		return fmt.Errorf("attach: %w", err)
 	}
