@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tollwire/tollwire/cmd/llmsim/ledgercheck"
 	"github.com/tollwire/tollwire/cmd/llmsim/sim"
 	"github.com/tollwire/tollwire/internal/trial"
@@ -121,6 +123,49 @@ func (d *daemonset) list(ctx context.Context, name string, into any) error {
 	}
 	defer resp.Body.Close()
 	return json.NewDecoder(resp.Body).Decode(into)
+}
+
+// oneInode holds the agent to one tap on the clients' TLS library: the file is the
+// same in every container, though each has an overlay of its own.
+func (d *daemonset) oneInode(ctx context.Context, v *verdict) (path string, err error) {
+	layers, err := filepath.Glob(filepath.Join(d.n.dir, "containerd/io.containerd.snapshotter.v1.overlayfs/snapshots/*/fs"))
+	if err != nil {
+		return "", err
+	}
+	inodes := make(map[uint64]bool)
+	for _, layer := range layers {
+		for _, folder := range []string{"/lib/*", "/usr/lib/*", "/usr/lib", "/lib"} {
+			libraries, _ := filepath.Glob(layer + folder + "/libssl.so.*")
+			for _, l := range libraries {
+				var st unix.Stat_t
+				if err := unix.Stat(l, &st); err != nil {
+					return "", err
+				}
+				inodes[st.Ino] = true
+				path = strings.TrimPrefix(l, layer)
+			}
+		}
+	}
+	if len(inodes) != 1 {
+		return "", fmt.Errorf("the clients' image has %d files libssl, want 1", len(inodes))
+	}
+	var attached []struct {
+		Path  string
+		Inode uint64
+	}
+	if err := d.list(ctx, "attached", &attached); err != nil {
+		return "", err
+	}
+	taps := 0
+	for _, a := range attached {
+		if inodes[a.Inode] && filepath.Base(a.Path) == filepath.Base(path) {
+			taps++
+		}
+	}
+	if taps != 1 {
+		v.problem("%s of the clients' image is tapped %d times, want once", path, taps)
+	}
+	return path, nil
 }
 
 // current returns the records that the running agent has written.

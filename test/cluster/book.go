@@ -143,6 +143,8 @@ func (v *verdict) metrics(w io.Writer, d *daemonset, now trial.Samples, want map
 	for reason, n := range d.dropped(now) {
 		if others == 0 {
 			v.problem("%.0f bytes were dropped: %s", n, reason)
+		} else {
+			fmt.Fprintf(w, "%.0f bytes were dropped: %s\n", n, reason)
 		}
 	}
 }

@@ -195,14 +195,19 @@ func (t *trialRun) recorded(ctx context.Context, what string) error {
 
 // first is a round with everything in order: a deployment starts after the agent, and
 // a job whose pods end at once.
-func (t *trialRun) first(ctx context.Context, _ *verdict) error {
+func (t *trialRun) first(ctx context.Context, v *verdict) error {
 	if err := t.pods(ctx, "unlabelled.yaml", "summariser-/app"); err != nil {
 		return err
 	}
 	if err := errors.Join(t.job(ctx, "nightly-1"), t.calls(0)); err != nil {
 		return err
 	}
-	return t.recorded(ctx, "a deployment and a job after the agent")
+	if err := t.recorded(ctx, "a deployment and a job after the agent"); err != nil {
+		return err
+	}
+	library, err := t.agent.oneInode(ctx, v)
+	t.say("%s is one inode in all containers' overlays, tapped once", library)
+	return err
 }
 
 // away is a round while the API server is away.
