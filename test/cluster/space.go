@@ -22,6 +22,24 @@ import (
 // of the machine's network or folders changes, and all of it is gone with its last
 // process. What these do not hold, cgroups and orphans, the outer process sweeps up.
 
+// shadowed are the folders that runtime and kubelet write to wherever they are told to;
+// inside, each is an empty one.
+var shadowed = []string{"/run", "/var/log", "/var/lib/cni", "/var/lib/kubelet"}
+
+// makeFolders makes those that are missing, and returns them.
+func makeFolders() (made []string, err error) {
+	for _, folder := range shadowed {
+		if _, err := os.Stat(folder); err == nil {
+			continue
+		}
+		if err := os.Mkdir(folder, 0o755); err != nil {
+			return made, err
+		}
+		made = append(made, folder)
+	}
+	return made, nil
+}
+
 // inside says that this process is the inner one.
 const inside = "TOLLWIRE_CLUSTER_DIR"
 
@@ -43,6 +61,10 @@ func contain(o options) (code int, err error) {
 		return 1, err
 	}
 	before := podCgroups()
+	made, err := makeFolders()
+	if err != nil {
+		return 1, err
+	}
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Env = append(os.Environ(), inside+"="+dir)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = nil, os.Stdout, os.Stderr
@@ -61,10 +83,13 @@ func contain(o options) (code int, err error) {
 	}()
 	cmd.Wait()
 	sweep()
-	for _, c := range podCgroups() {
-		if len(before) == 0 {
+	if len(before) == 0 {
+		for _, c := range podCgroups() {
 			os.Remove(c)
 		}
+	}
+	for _, folder := range made {
+		os.Remove(folder)
 	}
 	if o.keep {
 		fmt.Fprintln(os.Stderr, "cluster: kept", dir)
@@ -147,10 +172,7 @@ func furnish(dir string) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
 		return fmt.Errorf("share mounts: %w", err)
 	}
-	for _, folder := range []string{"/run", "/var/lib/cni"} {
-		if err := os.MkdirAll(folder, 0o755); err != nil {
-			return err
-		}
+	for _, folder := range shadowed {
 		if err := unix.Mount("tmpfs", folder, "tmpfs", 0, "mode=755"); err != nil {
 			return fmt.Errorf("mount %s: %w", folder, err)
 		}
