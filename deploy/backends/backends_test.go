@@ -142,6 +142,7 @@ func TestBackends(t *testing.T) {
 	r.dashboards()
 	r.promtool()
 	r.out.unseen(t, r.agent, map[string]string{"alerts": r.hook.said()})
+	r.out.looked(t)
 	if err := r.agent.Stop(syscall.SIGTERM); err != nil {
 		t.Error(err)
 	}
@@ -162,15 +163,24 @@ func newRig(t *testing.T, ctx context.Context) *rig {
 	}
 	t.Cleanup(func() { _ = r.sim.Stop(syscall.SIGTERM) })
 	dir := t.TempDir()
-	r.out.private = append(answers(t, r.sim), canary)
+	private := append(answers(t, r.sim), canary)
 	r.await("the ledger", func() bool { return len(r.entries()) == 2 })
 	r.ignored = 2
 
 	r.receiver = newReceiver(t)
 	r.receiver.start(t)
-	r.out.files = []string{dir, filepath.Join(r.receiver.dir, "traces"), filepath.Join(r.receiver.dir, "metrics")}
+	queue := filepath.Join(dir, "queue")
+	r.out = outputs{
+		private: private, public: "gpt-4o-mini",
+		files: []string{dir, filepath.Join(r.receiver.dir, "traces"), filepath.Join(r.receiver.dir, "metrics")},
+		holds: map[string]bool{"/metrics as text/plain": false, "/metrics as application/openmetrics": false, "/metrics as application/vnd": false,
+			filepath.Join(dir, "calls.jsonl"): false, filepath.Join(queue, "traces"): false, filepath.Join(queue, "metrics"): false},
+	}
+	for _, d := range r.out.files[1:] {
+		r.out.holds[d] = false
+	}
 	file := filepath.Join(t.TempDir(), "tollwire.yaml")
-	text := fmt.Sprintf(config, r.receiver.addr(t), r.receiver.dir, filepath.Join(dir, "queue"))
+	text := fmt.Sprintf(config, r.receiver.addr(t), r.receiver.dir, queue)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

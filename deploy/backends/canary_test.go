@@ -113,8 +113,10 @@ func answers(t *testing.T, s *trial.Sim) (texts []string) {
 // outputs is everything that comes out of an agent, and what may not be in it.
 type outputs struct {
 	private []string
+	public  string   // what must be in all of it: a search that finds nothing proves nothing
 	files   []string // folders and files
 	seen    int64    // bytes looked at
+	holds   map[string]bool
 }
 
 // unseen looks for private texts everywhere.
@@ -123,6 +125,9 @@ func (o *outputs) unseen(t *testing.T, agent *trial.Agent, more map[string]strin
 	look := func(where string, b []byte) {
 		o.seen += int64(len(b))
 		b = bytes.ToLower(b)
+		for root := range o.holds {
+			o.holds[root] = o.holds[root] || strings.HasPrefix(where, root) && bytes.Contains(b, []byte(o.public))
+		}
 		for _, p := range o.private {
 			if i := bytes.Index(b, []byte(strings.ToLower(p))); i >= 0 {
 				t.Errorf("%q is in %s: …%q…", p, where, b[max(0, i-80):min(len(b), i+80)])
@@ -154,6 +159,16 @@ func (o *outputs) unseen(t *testing.T, agent *trial.Agent, more map[string]strin
 	}
 	for _, list := range []string{"unpriced", "prices", "budgets", "machines", "attached", "unseen"} {
 		look(list, get(t, agent.Metrics+"/api/v1/"+list, "application/json"))
+	}
+}
+
+// looked reports every place in which even the public text was not found.
+func (o *outputs) looked(t *testing.T) {
+	t.Helper()
+	for root, found := range o.holds {
+		if !found {
+			t.Errorf("%q is not in %s", o.public, root)
+		}
 	}
 }
 
