@@ -30,7 +30,8 @@ type Report struct {
 	Taps         []TapState   `json:"taps"`
 	Sockets      Sockets      `json:"sockets"`
 	Processes    []Process    `json:"processes"`
-	// Closed is how many processes could not be looked at for want of privileges.
+	// Closed is how many processes have mappings or files that may not be looked at
+	// for want of privileges.
 	Closed int `json:"closed_processes"`
 }
 
@@ -458,7 +459,8 @@ func (c *checker) sockets(t *Taps) {
 // held is what is known of a file: what TLS it holds and whether a tap goes on it.
 type held struct {
 	Process
-	tls bool
+	tls    bool
+	closed bool // may not be read
 }
 
 // processes looks at every file that every process maps, each real file once.
@@ -468,11 +470,11 @@ func (c *checker) processes(ctx context.Context, t *Taps) {
 		f.real = real
 		defer real.close()
 	}
-	c.Closed = closed(c.cfg.Proc)
+	hidden := closed(c.cfg.Proc)
 	files, byReal := make(map[inode]*held), make(map[inode]*held)
 	type use struct {
 		pid  uint32
-		file *held
+		path string
 	}
 	told := make(map[use]bool)
 	eachMapping(c.cfg.Proc, func(m mapping) {
@@ -484,18 +486,21 @@ func (c *checker) processes(ctx context.Context, t *Taps) {
 			if file = c.look(ctx, f, m, byReal); file == nil {
 				return // gone meanwhile
 			}
-			if file.Reason != "unreadable" { // the next process may let it be read
+			if file.closed { // another process may let it be read
+				hidden[m.pid] = true
+			} else {
 				files[m.seen] = file
 			}
 		}
-		if !file.tls || told[use{m.pid, file}] {
+		if !file.tls || told[use{m.pid, m.path}] {
 			return
 		}
-		told[use{m.pid, file}] = true
+		told[use{m.pid, m.path}] = true
 		p := file.Process
 		p.PID, p.Name, p.Library = m.pid, processName(c.cfg.Proc, m.pid), m.path
 		c.Processes = append(c.Processes, p)
 	})
+	c.Closed = len(hidden)
 }
 
 // look finds out what TLS a mapped file holds, and whether a tap goes on it.
@@ -506,6 +511,7 @@ func (c *checker) look(ctx context.Context, f *finder, m mapping, byReal map[ino
 		return nil
 	}
 	if err != nil {
+		h.closed = true
 		// Most files hold no TLS: only of these is it known without reading them.
 		if h.TLS, h.tls = tlsByName(m.path); h.tls {
 			h.Reason, h.Detail = "unreadable", c.oneLine(err)
@@ -573,20 +579,22 @@ func tlsByName(path string) (string, bool) {
 	return "", false
 }
 
-// closed counts the processes whose mappings may not be read.
-func closed(proc string) (n int) {
+// closed returns the processes whose mappings may not be read.
+func closed(proc string) map[uint32]bool {
+	all := make(map[uint32]bool)
 	entries, _ := os.ReadDir(proc)
 	for _, e := range entries {
-		if _, err := strconv.ParseUint(e.Name(), 10, 32); err != nil {
+		pid, err := strconv.ParseUint(e.Name(), 10, 32)
+		if err != nil {
 			continue
 		}
 		f, err := os.Open(filepath.Join(proc, e.Name(), "maps"))
 		if errors.Is(err, fs.ErrPermission) {
-			n++
+			all[uint32(pid)] = true
 		}
 		f.Close()
 	}
-	return n
+	return all
 }
 
 func processName(proc string, pid uint32) string {

@@ -128,7 +128,7 @@ func printProcesses(out io.Writer, r *probes.Report) error {
 	}
 	_, err := fmt.Fprintf(out, "  %d seen, %d not", seen, len(all)-seen)
 	if err == nil && r.Closed > 0 {
-		_, err = fmt.Fprintf(out, "; processes that may not be looked at: %d", r.Closed)
+		_, err = fmt.Fprintf(out, "; processes that may not be looked at, or not in all their files: %d", r.Closed)
 	}
 	if err == nil {
 		_, err = fmt.Fprintln(out)
