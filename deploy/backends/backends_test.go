@@ -78,9 +78,6 @@ func (a totals) equal(b totals) bool {
 
 // config is the agent's, with the defaults for everything that is private.
 const config = `
-attribution:
-  rules:
-    - {name: clients, graph: backends, node: "{client}", match: {exe: "re:(?P<client>curl|python|node|go)"}}
 pricing:
   budgets:
     - {name: all, period: day, limit: 5}
@@ -325,13 +322,15 @@ func (r *rig) records() (sum totals) {
 	}
 	cost := new(big.Rat)
 	for _, rec := range all {
-		r.record(rec, &sum, cost)
+		if rec.Graph == graph {
+			sum.record(rec, cost)
+		}
 	}
 	sum.usd, _ = cost.Float64()
 	return sum
 }
 
-func (r *rig) record(rec *ledgercheck.Record, sum *totals, cost *big.Rat) {
+func (sum *totals) record(rec *ledgercheck.Record, cost *big.Rat) {
 	if rec.Role == "server" {
 		sum.served++
 		return
@@ -354,20 +353,19 @@ func (r *rig) record(rec *ledgercheck.Record, sum *totals, cost *big.Rat) {
 }
 
 func (r *rig) queries() totals {
-	one := func(expr string) float64 {
-		var sum float64
-		for _, v := range r.prometheus.Query(expr) {
+	sum := func(name, labels string) (sum float64) {
+		for _, v := range r.prometheus.Query(fmt.Sprintf("sum(%s{tollwire_graph=%q%s})", name, graph, labels)) {
 			sum += v
 		}
 		return sum
 	}
 	return totals{
-		calls:  int(one(`sum(tollwire_calls_total{role="client"})`)),
-		failed: int(one(`sum(tollwire_calls_total{role="client", status!="ok"})`)),
-		served: int(one(`sum(tollwire_calls_total{role="server"})`)),
-		input:  one(`sum(gen_ai_client_token_usage_sum{gen_ai_token_type="input"})`),
-		output: one(`sum(gen_ai_client_token_usage_sum{gen_ai_token_type="output"})`),
-		usd:    one(`sum(tollwire_cost_usd_total)`),
+		calls:  int(sum("tollwire_calls_total", `, role="client"`)),
+		failed: int(sum("tollwire_calls_total", `, role="client", status!="ok"`)),
+		served: int(sum("tollwire_calls_total", `, role="server"`)),
+		input:  sum("gen_ai_client_token_usage_sum", `, gen_ai_token_type="input"`),
+		output: sum("gen_ai_client_token_usage_sum", `, gen_ai_token_type="output"`),
+		usd:    sum("tollwire_cost_usd_total", ""),
 	}
 }
 

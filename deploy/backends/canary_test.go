@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tollwire/tollwire/internal/clients"
 	"github.com/tollwire/tollwire/internal/trial"
@@ -23,6 +24,9 @@ const canary = "c4n4ry"
 // plan is how llmsim answers; the seed makes every answer's text the same.
 const plan = "tokens=40;seed=77;cached=64;first=10ms;rate=2000"
 
+// graph books this run's calls, for the agent sees those of every program on the machine.
+var graph = fmt.Sprintf("backends-%d-%x", os.Getpid(), time.Now().UnixNano())
+
 // call is a call that holds the canary wherever a program may put something private.
 func call(provider string, stream bool, plan string) clients.Call {
 	said := []any{
@@ -34,6 +38,7 @@ func call(provider string, stream bool, plan string) clients.Call {
 	body := map[string]any{"messages": said, "stream": stream}
 	c := clients.Call{Provider: provider, Stream: stream, Sim: plan, Headers: map[string]string{
 		"Cookie": "session=" + canary + "-cookie", "X-Session-Id": canary + "-session", "X-Custom": canary + "-header",
+		"X-Tollwire-Graph": graph, "X-Tollwire-Node": provider,
 	}}
 	if provider == "anthropic" {
 		body["model"], body["max_tokens"] = "claude-sonnet-4-5", 4096

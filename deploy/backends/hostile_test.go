@@ -52,7 +52,7 @@ func TestHostileModels(t *testing.T) {
 
 	var calls []clients.Call
 	for i := range n {
-		calls = append(calls, clients.Call{Provider: "openai", Model: model(i), Sim: "tokens=2"})
+		calls = append(calls, clients.Call{Provider: "openai", Model: model(i), Sim: "tokens=2", Headers: map[string]string{"X-Tollwire-Graph": graph}})
 	}
 	before := 0
 	for half := range 2 {
@@ -71,13 +71,13 @@ func TestHostileModels(t *testing.T) {
 		want := float64((half + 1) * n / 2)
 		var m trial.Samples
 		for range 100 {
-			if m = r.scrape(); m.Sum("tollwire_calls_total") >= 2*want {
+			if m = r.scrape(); m.Sum("tollwire_calls_total", "tollwire_graph", graph) >= 2*want {
 				break
 			}
 			time.Sleep(100 * time.Millisecond)
 		}
 		for _, role := range []string{"client", "server"} {
-			if got := m.Sum("tollwire_calls_total", "role", role); got != want {
+			if got := m.Sum("tollwire_calls_total", "role", role, "tollwire_graph", graph); got != want {
 				t.Errorf("%v calls of role %s, want %v", got, role, want)
 			}
 		}

@@ -199,6 +199,9 @@ func (sum *totals) span(s *tracepb.Span) {
 	for _, kv := range s.Attributes {
 		a[kv.Key] = kv.Value
 	}
+	if a["tollwire.graph"].GetStringValue() != graph {
+		return
+	}
 	sum.usd += a["tollwire.cost.usd"].GetDoubleValue()
 	if s.Kind == tracepb.Span_SPAN_KIND_SERVER {
 		sum.served++
@@ -252,6 +255,9 @@ func (r *receiver) measures(t *testing.T) (sum totals) {
 }
 
 func (sum *totals) point(name string, v float64, attr func(string) string) {
+	if attr("tollwire.graph") != graph {
+		return
+	}
 	switch name {
 	case "tollwire.cost.usd":
 		sum.usd += v

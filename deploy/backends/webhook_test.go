@@ -37,8 +37,15 @@ func (h *webhook) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(&h.got, "%s %s %v\n", n.Status, n.GroupLabels["alertname"], n.Alerts)
 }
 
-// told is how often an alert was said to fire.
-func (h *webhook) told(alert string) int { return strings.Count(h.said(), "firing "+alert+" ") }
+// told is how often an alert of this run's calls was said to fire.
+func (h *webhook) told(alert string) (n int) {
+	for line := range strings.Lines(h.said()) {
+		if strings.HasPrefix(line, "firing "+alert+" ") && strings.Contains(line, graph) {
+			n++
+		}
+	}
+	return n
+}
 
 func (h *webhook) said() string {
 	h.mu.Lock()
