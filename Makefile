@@ -27,22 +27,25 @@ demo: setup build bin/demo ## Run the agent on real unmodified clients and check
 .PHONY: test
 test: setup test-unit test-race test-root ## Every test that needs no cluster and no other kernel
 
+# What attaches is left to test-root.
 .PHONY: test-unit
 test-unit:
 	go vet ./...
 	go tool depguard ./...
-	go test ./...
+	go test -skip '^TestTiming$$' $$(go list ./... | grep -vE '/(probes|e2e)$$')
 
 .PHONY: test-race
 test-race:
 	CGO_ENABLED=1 go test -race -short ./...
 
-# Tests that attach for real: they need root, so they are built as you and run as root.
-ROOT_TESTS := probes e2e
+# Tests that attach for real: they need root, so they are built as you and run as root,
+# one after the other.
 .PHONY: test-root
 test-root: build
-	@for p in $(ROOT_TESTS); do \
-	  go test -c -o bin/$$p.test ./$$p && (cd $$p && $(AS_ROOT) ../bin/$$p.test -test.v -test.timeout 8m -test.count 1 | $(CURDIR)/hack/testlog) || exit 1; done
+	@for p in probes cmd/agent e2e; do \
+	  go test -c -o bin/$$(basename $$p).test ./$$p && \
+	  (cd $$p && $(AS_ROOT) $(CURDIR)/bin/$$(basename $$p).test -test.v -test.timeout 8m -test.count 1 \
+	    $$([ $$p = cmd/agent ] && echo -test.run Timing) | $(CURDIR)/hack/testlog) || exit 1; done
 
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo "sudo -E env PATH=$$PATH")
 

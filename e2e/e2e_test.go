@@ -6,6 +6,7 @@ package e2e
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"math/big"
 	"net"
@@ -29,8 +30,9 @@ import (
 var bin = struct{ agent, llmsim string }{"../bin/tollwire", "../bin/llmsim"}
 
 func TestMain(m *testing.M) {
-	if os.Geteuid() != 0 {
-		fmt.Println("e2e: skipped, probes need root; make test runs it with sudo")
+	flag.Parse()
+	if os.Geteuid() != 0 || testing.Short() {
+		fmt.Println("e2e: skipped: attaches, and so needs root and some minutes; make test-root runs it")
 		os.Exit(0)
 	}
 	for out, pkg := range map[string]string{bin.agent: "../cmd/agent", bin.llmsim: "../cmd/llmsim"} {
@@ -48,6 +50,7 @@ type setup struct {
 	ctx      context.Context
 	sim      *trial.Sim
 	programs []clients.Client
+	running  *trial.Agent // nil before it was started
 	ours     map[int]bool // processes that the test started: others of the machine may call models too
 }
 
@@ -92,6 +95,7 @@ func (s *setup) agent(args ...string) *trial.Agent {
 	if err != nil {
 		s.Fatal(err)
 	}
+	s.running = a
 	s.Cleanup(func() {
 		s.balanced(a)
 		if err := a.Stop(syscall.SIGTERM); err != nil {
@@ -123,7 +127,11 @@ func (s *setup) run(c *clients.Client, spec clients.Spec) *clients.Run {
 		s.Fatal(err)
 	}
 	if !wait {
-		time.Sleep(200 * time.Millisecond)
+		if s.running != nil && spec.CA != "" {
+			if err := s.running.Tapped(s.ctx, r.PID); err != nil {
+				s.Fatal(err)
+			}
+		}
 		if err := r.Go(); err != nil {
 			s.Fatal(err)
 		}

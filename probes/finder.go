@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -31,8 +33,9 @@ type mapping struct {
 type tapped struct {
 	Attachment
 	links  []link.Link
-	maps   map[inode]bool // how mounts show it
-	unused int            // sweeps in a row in which nobody mapped it
+	procs  map[uint32]struct{} // that map it
+	maps   map[inode]bool      // how mounts show it
+	unused int                 // sweeps in a row in which nobody mapped it
 }
 
 // finder attaches the taps to every file that is mapped and has something to tap:
@@ -125,7 +128,7 @@ func (f *finder) mapped(m mapping) {
 	f.mu.Lock()
 	t, known := f.known[m.seen]
 	if t != nil {
-		t.Processes[m.pid] = struct{}{}
+		t.procs[m.pid] = struct{}{}
 	}
 	f.mu.Unlock()
 	switch {
@@ -186,7 +189,7 @@ func (f *finder) learn(m mapping, t *tapped) {
 	f.known[m.seen] = t
 	if t != nil {
 		t.maps[m.seen] = true
-		t.Processes[m.pid] = struct{}{}
+		t.procs[m.pid] = struct{}{}
 	}
 }
 
@@ -205,7 +208,8 @@ func (f *finder) attach(m mapping, file *os.File, target *target) (*tapped, erro
 		return t, nil
 	}
 	t = &tapped{
-		Attachment: Attachment{Source: target.source, Path: m.path, Inode: real.ino, Device: real.dev, Since: time.Now(), Processes: make(map[uint32]struct{})},
+		Attachment: Attachment{Source: target.source, Path: m.path, Inode: real.ino, Device: real.dev, Since: time.Now()},
+		procs:      make(map[uint32]struct{}),
 		maps:       make(map[inode]bool),
 	}
 	if t.links, err = f.taps.attachFile(file, target); err != nil {
@@ -305,7 +309,7 @@ func (f *finder) sweep() {
 					procs[pid] = struct{}{}
 				}
 			}
-			t.Processes = procs
+			t.procs = procs
 			if t.unused++; len(procs) > 0 {
 				t.unused = 0
 			}
@@ -333,13 +337,13 @@ func (f *finder) sweep() {
 
 // Attachment is one file that is tapped.
 type Attachment struct {
-	Source    flow.Source         `json:"-"`
-	Path      string              `json:"path"` // as the first process that mapped it sees it
-	Device    uint64              `json:"device"`
-	Inode     uint64              `json:"inode"`
-	Functions []string            `json:"functions"`
-	Since     time.Time           `json:"since"`
-	Processes map[uint32]struct{} `json:"-"`
+	Source    flow.Source `json:"-"`
+	Path      string      `json:"path"` // as the first process that mapped it sees it
+	Device    uint64      `json:"device"`
+	Inode     uint64      `json:"inode"`
+	Functions []string    `json:"functions"`
+	Since     time.Time   `json:"since"`
+	Processes []uint32    `json:"processes"` // that map it, sorted, as far as they were seen
 }
 
 // Attached returns the files that are tapped, and the way to the sockets.
@@ -348,10 +352,7 @@ func (t *Taps) Attached() (all []Attachment) {
 	defer t.finder.mu.Unlock()
 	for _, f := range t.finder.files {
 		a := f.Attachment
-		a.Processes = make(map[uint32]struct{}, len(f.Processes))
-		for pid := range f.Processes {
-			a.Processes[pid] = struct{}{}
-		}
+		a.Processes = slices.Sorted(maps.Keys(f.procs))
 		all = append(all, a)
 	}
 	if t.sockets != "off" {

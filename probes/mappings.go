@@ -76,8 +76,13 @@ func openMapped(proc string, m mapping) (*os.File, error) {
 	if err == nil {
 		return f, nil
 	}
-	if f, err = os.Open(filepath.Join(proc, pid, "root", m.path)); err == nil {
-		return f, nil
+	// What stands at the path by now may be a pipe that nobody writes to.
+	if f, err = os.OpenFile(filepath.Join(proc, pid, "root", m.path), os.O_RDONLY|unix.O_NONBLOCK, 0); err == nil {
+		if st, err := f.Stat(); err == nil && st.Mode().IsRegular() {
+			return f, nil
+		}
+		f.Close()
+		return nil, fs.ErrNotExist
 	}
 	// Of a process that is gone, or has unmapped the file, nothing is to be said.
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {

@@ -28,8 +28,8 @@ import (
 // needRoot skips what attaches; `make test` runs these tests as root.
 func needRoot(t *testing.T) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("attaching needs root; make test-root runs this as root")
+	if os.Geteuid() != 0 || testing.Short() {
+		t.Skip("attaches, and so needs root and some seconds; make test-root runs this")
 	}
 }
 
@@ -220,7 +220,8 @@ func (c *capture) seen(dir flow.Dir, text string) (found []*content) {
 	defer c.mu.Unlock()
 	for k, s := range c.streams {
 		if k.dir == dir && bytes.Contains(s.bytes, []byte(text)) {
-			found = append(found, s)
+			snapshot := *s
+			found = append(found, &snapshot)
 		}
 	}
 	return found
@@ -230,6 +231,10 @@ func (c *capture) seen(dir flow.Dir, text string) (found []*content) {
 func (c *capture) one(dir flow.Dir, text string) *content {
 	c.Helper()
 	found := c.find(dir, text)
+	for before := -1; len(found) == 1 && len(found[0].bytes) != before; found = c.seen(dir, text) {
+		before = len(found[0].bytes) // the rest may be on its way
+		time.Sleep(200 * time.Millisecond)
+	}
 	if len(found) != 1 {
 		c.Fatalf("%q was seen %d times, want once", text, len(found))
 	}

@@ -19,8 +19,18 @@ type Stats struct {
 	Sources [flow.NumSources]SourceStats
 }
 
-// Stats adds up the counters of all CPUs. What cannot be read is zero.
-func (t *Taps) Stats() (s Stats) {
+// Stats adds up the counters of all CPUs; after Close they are what they were at
+// the end. What cannot be read is zero.
+func (t *Taps) Stats() Stats {
+	t.freeing.RLock()
+	defer t.freeing.RUnlock()
+	if t.final != nil {
+		return *t.final
+	}
+	return t.readStats()
+}
+
+func (t *Taps) readStats() (s Stats) {
 	for src := range s.Sources {
 		var perCPU []coreCounters
 		if t.core.Stats == nil || t.core.Stats.Lookup(uint32(src), &perCPU) != nil {

@@ -92,6 +92,9 @@ type Taps struct {
 	closing chan struct{}
 	once    sync.Once
 	err     error
+
+	freeing sync.RWMutex // held while maps are used, so that none is freed meanwhile
+	final   *Stats       // once they are freed
 }
 
 // Start loads the taps, attaches them to every program that runs, and goes on to
@@ -274,8 +277,14 @@ func (t *Taps) Shards() int { return len(t.readers) }
 func (t *Taps) Read(shard int, d *flow.Data) error { return t.readers[shard].read(d) }
 
 // SetVerdict tells the kernel what user space thinks of an exchange; it holds from
-// the connection's next call on. A verdict on an exchange that is over is no error.
+// the connection's next call on. A verdict on an exchange that is over is no error;
+// after Close it is os.ErrClosed.
 func (t *Taps) SetVerdict(c flow.Conn, exchange uint32, v flow.Verdict) error {
+	t.freeing.RLock()
+	defer t.freeing.RUnlock()
+	if t.final != nil {
+		return os.ErrClosed
+	}
 	key := coreVerdictKey{Key: c.Key, Gen: c.Gen}
 	if err := t.core.Verdicts.Put(&key, &coreVerdictValue{Exchange: exchange, Verdict: uint32(v)}); err != nil {
 		return fmt.Errorf("set verdict on %v: %w", c, err)
@@ -299,6 +308,10 @@ func (t *Taps) Close() error {
 		for _, r := range t.readers {
 			t.err = errors.Join(t.err, r.drain(time.Until(deadline)))
 		}
+		t.freeing.Lock()
+		defer t.freeing.Unlock()
+		final := t.readStats()
+		t.final = &final
 		t.err = errors.Join(t.err, t.free())
 	})
 	return t.err

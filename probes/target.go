@@ -3,6 +3,7 @@ package probes
 import (
 	"bytes"
 	"debug/elf"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -30,8 +31,17 @@ var errNoTarget = errors.New("no TLS functions")
 
 // findTarget looks into an ELF file for functions that a tap knows. It returns
 // errNoTarget when the file is none of a tap's business, and another error when it
-// is but cannot be tapped.
-func findTarget(r io.ReaderAt) (*target, error) {
+// is but cannot be tapped. Any container may bring any file, and debug/elf is not
+// made for hostile ones: what it panics on is an error.
+func findTarget(r io.ReaderAt) (t *target, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			t, err = nil, fmt.Errorf("read ELF file: %v", p)
+		}
+	}()
+	if !plausible(r) {
+		return nil, errNoTarget
+	}
 	f, err := elf.NewFile(r)
 	if err != nil {
 		return nil, errNoTarget // a script, a core, another machine's format
@@ -46,6 +56,43 @@ func findTarget(r io.ReaderAt) (*target, error) {
 		}
 	}
 	return findOpenSSL(f)
+}
+
+// maxNames bounds the table of section names, in bytes; an executable's has hundreds.
+const maxNames = 1 << 20
+
+// plausible reports whether a file is a 64-bit little-endian ELF file whose table of
+// section names, which debug/elf reads whole, is as small as an executable's.
+func plausible(r io.ReaderAt) bool {
+	var h [64]byte
+	if _, err := r.ReadAt(h[:], 0); err != nil || !bytes.HasPrefix(h[:], []byte("\x7fELF\x02\x01")) {
+		return false
+	}
+	le := binary.LittleEndian
+	sections, size, count, names := le.Uint64(h[40:]), le.Uint16(h[58:]), le.Uint16(h[60:]), le.Uint16(h[62:])
+	if sections == 0 { // none
+		return count == 0
+	}
+	if size != 64 || names >= count {
+		return false
+	}
+	var s [64]byte
+	if _, err := r.ReadAt(s[:], int64(sections)+int64(names)*64); err != nil {
+		return false
+	}
+	return le.Uint64(s[8:])&uint64(elf.SHF_COMPRESSED) == 0 && le.Uint64(s[32:]) <= maxNames
+}
+
+// sectionData reads a section whole; its size is the file's claim, and one that is
+// compressed claims what it likes.
+func sectionData(s *elf.Section) ([]byte, error) {
+	if s.Flags&elf.SHF_COMPRESSED != 0 {
+		return nil, fmt.Errorf("%s is compressed", s.Name)
+	}
+	if s.Size > maxSection {
+		return nil, fmt.Errorf("%s of %d bytes: want at most %d", s.Name, s.Size, maxSection)
+	}
+	return s.Data()
 }
 
 // What OpenSSL's tap needs, and what it takes when it is there. Entries come
@@ -122,10 +169,7 @@ func readSymbols(f *elf.File, table, strings string, names []string) (map[string
 	if tab == nil || str == nil || tab.Type == elf.SHT_NOBITS || str.Type == elf.SHT_NOBITS {
 		return nil, nil
 	}
-	if max(tab.Size, str.Size) > maxSymbols {
-		return nil, fmt.Errorf("%s of %d bytes: want at most %d", table, max(tab.Size, str.Size), maxSymbols)
-	}
-	text, err := str.Data()
+	text, err := sectionData(str)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", strings, err)
 	}
@@ -136,7 +180,7 @@ func readSymbols(f *elf.File, table, strings string, names []string) (map[string
 	if len(byName) == 0 {
 		return nil, nil
 	}
-	symbols, err := tab.Data()
+	symbols, err := sectionData(tab)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", table, err)
 	}
@@ -152,22 +196,27 @@ func readSymbols(f *elf.File, table, strings string, names []string) (map[string
 	return found, nil
 }
 
-// maxSymbols bounds the tables that are read, in bytes: Chromium's with symbols is
-// some 60 MB.
-const maxSymbols = 256 << 20
+// maxSection bounds the sections that are read whole, in bytes: Chromium's table of
+// symbols is some 60 MB.
+const maxSection = 256 << 20
+
+// maxPlaces bounds the places at which a name is taken for an entry's.
+const maxPlaces = 1024
 
 // indexName calls f with every place in a table of NUL-ended names where the name
 // ends an entry. A linker lets a name share the end of a longer one, so what stands
 // before it says nothing.
 func indexName(table []byte, name string, f func(at uint32)) {
 	needle := append([]byte(name), 0)
-	for at := 0; ; at++ {
+	at := 0
+	for range maxPlaces {
 		i := bytes.Index(table[at:], needle)
 		if i < 0 {
 			return
 		}
 		at += i
 		f(uint32(at))
+		at++
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"go/version"
 	"io"
+	"math"
 	"sort"
 	"strings"
 
@@ -30,7 +31,7 @@ type function struct{ start, end uint64 }
 // findGo looks for crypto/tls in a Go executable, by its symbol table or, when
 // that was stripped, by the table the runtime itself walks stacks with.
 func findGo(f *elf.File, r io.ReaderAt) (*target, error) {
-	info, err := buildinfo.Read(r)
+	info, err := buildinfo.Read(&budget{r, maxBuildInfo})
 	if err != nil {
 		return nil, errNoTarget
 	}
@@ -91,6 +92,22 @@ func findGo(f *elf.File, r io.ReaderAt) (*target, error) {
 	}
 	t.hooks = append(t.hooks, returns)
 	return t, nil
+}
+
+// maxBuildInfo is far above what a build's description takes to find, in bytes.
+const maxBuildInfo = 32 << 20
+
+// budget reads from r until it has asked for more than left bytes.
+type budget struct {
+	r    io.ReaderAt
+	left int64
+}
+
+func (b *budget) ReadAt(p []byte, off int64) (int, error) {
+	if b.left -= int64(len(p)); b.left < 0 {
+		return 0, errors.New("more to read than a build's description has")
+	}
+	return b.r.ReadAt(p, off)
 }
 
 // goSymbols fills want from the symbol table; false when there is none with crypto/tls.
@@ -223,7 +240,7 @@ func goPclntab(f *elf.File, want map[string]function) error {
 func loadPclntab(f *elf.File) (*pclntab, error) {
 	for _, name := range []string{".gopclntab", ".data.rel.ro.gopclntab"} {
 		if s := f.Section(name); s != nil && s.Type != elf.SHT_NOBITS {
-			data, err := s.Data()
+			data, err := sectionData(s)
 			if err != nil {
 				return nil, fmt.Errorf("read %s: %w", name, err)
 			}
@@ -236,7 +253,7 @@ func loadPclntab(f *elf.File) (*pclntab, error) {
 		if s == nil || s.Type == elf.SHT_NOBITS {
 			continue
 		}
-		data, err := s.Data()
+		data, err := sectionData(s)
 		if err != nil {
 			continue
 		}
@@ -249,12 +266,18 @@ func loadPclntab(f *elf.File) (*pclntab, error) {
 	return nil, errPclntab
 }
 
+// Bounds on a Go program's code and on the C code before it, in bytes.
+const (
+	maxText    = 1 << 30
+	maxForeign = 64 << 20
+)
+
 // goTextStart finds the address that the table's offsets count from. The header
 // states it up to Go 1.25, but for position-independent executables; else it is
 // the address at which the table's functions begin as functions do.
 func goTextStart(f *elf.File, p *pclntab) (uint64, error) {
 	s := f.Section(".text")
-	if s == nil {
+	if s == nil || s.ReaderAt == nil || s.Size > maxText || s.Addr > math.MaxInt64 {
 		return 0, errPclntab
 	}
 	sample := p.sample()
@@ -282,11 +305,11 @@ func goTextStart(f *elf.File, p *pclntab) (uint64, error) {
 		}
 	}
 	// Behind the C code that an external linker puts first.
-	code, err := s.Data()
+	code, err := sectionData(s)
 	if err != nil {
 		return 0, fmt.Errorf("read .text: %w", err)
 	}
-	for start := s.Addr &^ 15; start < s.Addr+s.Size; start += 16 {
+	for start := s.Addr &^ 15; start < s.Addr+min(s.Size, maxForeign); start += 16 {
 		if fits(bytes.NewReader(code), start) {
 			return start, nil
 		}

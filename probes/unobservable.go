@@ -2,6 +2,7 @@ package probes
 
 import (
 	"bytes"
+	"debug/elf"
 	"io"
 	"os"
 	"path/filepath"
@@ -134,8 +135,9 @@ func (f *finder) suspectLater(m mapping, file *os.File) {
 		f.explain(m)
 		return
 	}
-	// Only programs carry a stack of their own; a library is its programs' to name.
-	if strings.Contains(filepath.Base(m.path), ".so") {
+	// Only programs carry a stack of their own; a library is its programs' to name. A
+	// Go program's is crypto/tls, whatever texts it carries.
+	if strings.Contains(filepath.Base(m.path), ".so") || isGo(file) {
 		file.Close()
 		return
 	}
@@ -147,6 +149,11 @@ func (f *finder) suspectLater(m mapping, file *os.File) {
 		delete(f.known, m.seen)
 		f.mu.Unlock()
 	}
+}
+
+func isGo(file *os.File) bool {
+	f, err := elf.NewFile(file)
+	return err == nil && f.Section(".go.buildinfo") != nil
 }
 
 // explain notes why a process that maps a known file without a target is not seen.

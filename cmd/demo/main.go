@@ -73,6 +73,7 @@ func demo(ctx context.Context, out io.Writer) (ok bool, err error) {
 	// Half of the programs run before the agent does, half start after it; then all
 	// make their calls at once.
 	var runs []*clients.Run
+	plain := map[int]bool{} // runs without TLS, by index
 	start := func(c clients.Client, spec clients.Spec) error {
 		r, err := c.Start(ctx, spec)
 		if err == nil {
@@ -106,14 +107,21 @@ func demo(ctx context.Context, out io.Writer) (ok bool, err error) {
 			}
 		}
 		if c.Name == "curl" {
-			plain := work(llm.Plain, "")
-			plain.Tag = "curl (no TLS)"
-			if err := start(c, plain); err != nil {
+			spec := work(llm.Plain, "")
+			spec.Tag = "curl (no TLS)"
+			plain[len(runs)] = true
+			if err := start(c, spec); err != nil {
 				return false, err
 			}
 		}
 	}
-	time.Sleep(200 * time.Millisecond) // a file that nobody had mapped before is tapped within some ten
+	for i, r := range runs {
+		if !plain[i] {
+			if err := agent.Tapped(ctx, r.PID); err != nil {
+				return false, err
+			}
+		}
+	}
 	for _, r := range runs {
 		if err := r.Go(); err != nil {
 			return false, err

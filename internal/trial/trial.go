@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -161,26 +162,56 @@ func (a *Agent) Await(ctx context.Context, role string, n int) ([]*ledgercheck.R
 	}
 }
 
+// Tapped returns when a file of the process is tapped: of a program whose library
+// nobody had mapped before, that takes a moment.
+func (a *Agent) Tapped(ctx context.Context, pid int) error {
+	for {
+		var attached []struct {
+			Processes []int `json:"processes"`
+		}
+		if err := a.get(ctx, "/api/v1/attached", func(r io.Reader) error { return json.NewDecoder(r).Decode(&attached) }); err != nil {
+			return err
+		}
+		for _, f := range attached {
+			if slices.Contains(f.Processes, pid) {
+				return nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("process %d was not tapped: %w", pid, ctx.Err())
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+func (a *Agent) get(ctx context.Context, path string, read func(io.Reader) error) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.Metrics+path, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fmt.Errorf("get %s: %w", path, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("get %s: %s", path, resp.Status)
+	}
+	return read(resp.Body)
+}
+
 // Samples are the values of a scrape.
 type Samples map[string]*dto.MetricFamily
 
 // Scrape reads /metrics.
-func (a *Agent) Scrape(ctx context.Context) (Samples, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.Metrics+"/metrics", nil)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return nil, fmt.Errorf("scrape: %w", err)
-	}
-	defer resp.Body.Close()
-	p := expfmt.NewTextParser(model.UTF8Validation)
-	all, err := p.TextToMetricFamilies(resp.Body)
-	if err != nil {
-		return nil, fmt.Errorf("read scrape: %w", err)
-	}
-	return all, nil
+func (a *Agent) Scrape(ctx context.Context) (all Samples, err error) {
+	err = a.get(ctx, "/metrics", func(r io.Reader) (err error) {
+		p := expfmt.NewTextParser(model.UTF8Validation)
+		all, err = p.TextToMetricFamilies(r)
+		return err
+	})
+	return all, err
 }
 
 // Sum adds up the series of a counter or gauge whose labels are as given, in pairs.
