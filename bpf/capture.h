@@ -96,8 +96,8 @@ static __noinline __attribute__((unused)) struct conn *conn_new(const struct con
 
 static __always_inline void count_submitted(struct xfer *x, __u64 n)
 {
-	x->counters->submitted += n;
-	x->counters->records++;
+	__sync_fetch_and_add(&x->counters->submitted, n);
+	__sync_fetch_and_add(&x->counters->records, 1);
 	x->conn->pos[x->dir & 1] += n;
 	x->conn->message[x->dir & 1] += n;
 }
@@ -115,14 +115,14 @@ static __always_inline void leave_out(struct xfer *x, __u64 n, __u8 reason)
 
 static __always_inline void ignore(struct xfer *x, __u64 n)
 {
-	x->counters->ignored += n;
+	__sync_fetch_and_add(&x->counters->ignored, n);
 	leave_out(x, n, GAP_IGNORED);
 }
 
 static __always_inline void drop(struct xfer *x, __u64 n, __u32 reason)
 {
 	if (reason < NUM_GAP_REASONS)
-		x->counters->dropped[reason] += n;
+		__sync_fetch_and_add(&x->counters->dropped[reason], n);
 	leave_out(x, n, reason);
 }
 

@@ -277,8 +277,8 @@ int socket_exit(struct bpf_raw_tracepoint_args *ctx)
 	if (!x.counters)
 		return 0;
 	if (n > 0) {
-		x.counters->calls++;
-		x.counters->seen += n;
+		__sync_fetch_and_add(&x.counters->calls, 1);
+		__sync_fetch_and_add(&x.counters->seen, n);
 	}
 	x.n = n;
 	x.time = bpf_ktime_get_ns();
@@ -293,7 +293,7 @@ int socket_exit(struct bpf_raw_tracepoint_args *ctx)
 	}
 	x.conn = find_conn(&x.key, &t, true);
 	if (!x.conn) {
-		x.counters->dropped[GAP_STATE] += n;
+		__sync_fetch_and_add(&x.counters->dropped[GAP_STATE], n);
 		return 0;
 	}
 	if (x.conn->phase != PHASE_DEAD) {

@@ -62,13 +62,13 @@ static __always_inline int call_bytes(const struct call *call, __u32 source, __u
 
 	if (!x.counters)
 		return 0;
-	x.counters->calls++;
-	x.counters->seen += n;
+	__sync_fetch_and_add(&x.counters->calls, 1);
+	__sync_fetch_and_add(&x.counters->seen, n);
 	x.conn = bpf_map_lookup_elem(&conns, &x.key);
 	if (!x.conn)
 		x.conn = conn_new(&x.key, true);
 	if (!x.conn) {
-		x.counters->dropped[GAP_STATE] += n;
+		__sync_fetch_and_add(&x.counters->dropped[GAP_STATE], n);
 		return 0;
 	}
 	on_bytes(&x);

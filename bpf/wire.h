@@ -93,7 +93,8 @@ struct verdict_value {
 };
 
 // Bytes of one tap on one CPU. seen is counted from the calls' return values
-// before anything else happens to them, so that
+// before anything else happens to them, and added atomically, since a task may be
+// preempted in a probe, so that
 // seen = submitted + ignored + the sum of dropped, but for bytes that are held.
 struct counters {
 	__u64 calls;

@@ -518,7 +518,11 @@ func TestCutByTheClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Wait()
-	for _, c := range s.await(a, "client", 1) {
+	records := s.await(a, "client", 1)
+	if !slices.ContainsFunc(records, func(r *ledgercheck.Record) bool { return r.Role == "client" }) {
+		t.Fatal("no record of the call")
+	}
+	for _, c := range records {
 		if c.Role == "client" && (c.Error != "cut" || c.Partial != "cut" || c.Completeness == "exact") {
 			t.Errorf("error.type %q, partial %q, completeness %q", c.Error, c.Partial, c.Completeness)
 		}

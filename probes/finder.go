@@ -52,6 +52,7 @@ type finder struct {
 	known  map[inode]*tapped // as mounts show it; nil: looked into, nothing there
 	files  map[inode]*tapped // by real inode
 	stacks map[inode]stack   // of files without a target, as mounts show them
+	warned map[inode]bool    // files that could not be tapped, told once
 	unseen map[uint32]Unobservable
 
 	suspect chan suspect
@@ -69,7 +70,7 @@ const sweepEvery = 30 * time.Second
 func newFinder(t *Taps) *finder {
 	return &finder{
 		taps: t, log: t.log, known: make(map[inode]*tapped), files: make(map[inode]*tapped),
-		stacks: make(map[inode]stack), unseen: make(map[uint32]Unobservable), suspect: make(chan suspect, 64),
+		stacks: make(map[inode]stack), warned: make(map[inode]bool), unseen: make(map[uint32]Unobservable), suspect: make(chan suspect, 64),
 	}
 }
 
@@ -86,7 +87,7 @@ func (f *finder) start(ctx context.Context) error {
 	}
 	f.scan()
 	if f.watch != nil {
-		f.wg.Go(func() { f.watch.run(f.mapped) })
+		f.wg.Go(func() { f.watch.run(f.mapped, f.scan) })
 	}
 	f.wg.Go(f.sweep)
 	f.wg.Go(f.suspects)
@@ -164,12 +165,12 @@ func (f *finder) look(m mapping) {
 	defer file.Close()
 	found := time.Now()
 	t, err := f.attach(m, file, target)
-	if err != nil {
+	if err != nil { // not learnt, so that the next process or sweep tries again
 		f.failed(m, err)
-	} else {
-		f.log.Debug("tapped", "path", m.path, "source", target.source, "pid", m.pid, "inode", t.Inode,
-			"find", found.Sub(began), "attach", time.Since(found))
+		return
 	}
+	f.log.Debug("tapped", "path", m.path, "source", target.source, "pid", m.pid, "inode", t.Inode,
+		"find", found.Sub(began), "attach", time.Since(found))
 	f.learn(m, t)
 }
 
@@ -324,6 +325,12 @@ func (f *finder) sweep() {
 			delete(f.files, real)
 			for seen := range t.maps {
 				delete(f.known, seen)
+			}
+		}
+		for seen, t := range f.known { // an inode that nobody maps may be another file's soon
+			if t == nil && users[seen] == nil {
+				delete(f.known, seen)
+				delete(f.stacks, seen)
 			}
 		}
 		for pid := range f.unseen {

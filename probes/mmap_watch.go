@@ -20,7 +20,6 @@ type mmapWatch struct {
 	rings []mmapRing
 	epoll int
 	stop  int // eventfd
-	lost  atomic.Uint64
 }
 
 type mmapRing struct {
@@ -95,8 +94,9 @@ func onlineCPUs() (cpus []int, err error) {
 	return cpus, nil
 }
 
-// run hands every new executable mapping to f until close.
-func (w *mmapWatch) run(f func(mapping)) {
+// run hands every new executable mapping to f until close. When the kernel had no
+// room for some, rescan is called.
+func (w *mmapWatch) run(f func(mapping), rescan func()) {
 	events := make([]unix.EpollEvent, 16)
 	for {
 		n, err := unix.EpollWait(w.epoll, events, -1)
@@ -111,7 +111,9 @@ func (w *mmapWatch) run(f func(mapping)) {
 				w.free()
 				return
 			}
-			w.rings[e.Fd].read(f, &w.lost)
+			if w.rings[e.Fd].read(f) {
+				rescan()
+			}
 		}
 	}
 }
@@ -135,8 +137,9 @@ func (w *mmapWatch) free() error {
 	return errors.Join(errs...)
 }
 
-// read takes all records of the ring (perf_event_open(2), "MMAP layout").
-func (r *mmapRing) read(f func(mapping), lost *atomic.Uint64) {
+// read takes all records of the ring (perf_event_open(2), "MMAP layout"), and reports
+// whether some were lost.
+func (r *mmapRing) read(f func(mapping)) (lost bool) {
 	page := os.Getpagesize()
 	meta := (*unix.PerfEventMmapPage)(unsafe.Pointer(&r.mem[0]))
 	data := r.mem[page:]
@@ -159,11 +162,12 @@ func (r *mmapRing) read(f func(mapping), lost *atomic.Uint64) {
 				f(m)
 			}
 		case unix.PERF_RECORD_LOST:
-			lost.Add(1)
+			lost = true
 		}
 		tail += size
 	}
 	atomic.StoreUint64(&meta.Data_tail, tail)
+	return lost
 }
 
 // parseMmap2 reads a PERF_RECORD_MMAP2: header, pid, tid, addr, len, pgoff, maj, min,

@@ -167,8 +167,14 @@ func (f *finder) explain(m mapping) {
 
 // failed notes a file that has a target but could not be tapped.
 func (f *finder) failed(m mapping, err error) {
-	f.log.Warn("cannot tap", "path", m.path, "pid", m.pid, "err", err)
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if !f.warned[m.seen] {
+		if len(f.warned) > 1024 {
+			clear(f.warned)
+		}
+		f.warned[m.seen] = true
+		f.log.Warn("cannot tap", "path", m.path, "pid", m.pid, "err", err)
+	}
 	f.unseen[m.pid] = Unobservable{PID: m.pid, Executable: m.path, Stack: "unknown", Reason: "attach_failed", Detail: err.Error()}
 }
