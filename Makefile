@@ -25,14 +25,14 @@ demo: setup build bin/demo ## Run the agent on real unmodified clients and check
 	@$(AS_ROOT) bin/demo
 
 .PHONY: test
-test: setup test-unit test-race test-root ## Every test that needs no cluster and no other kernel
+test: setup test-unit test-race test-root ## Every test that needs no cluster, no other kernel and no other backend
 
-# What attaches is left to test-root.
+# What attaches is left to test-root, what downloads 240 MB to test-sdks.
 .PHONY: test-unit
 test-unit:
 	go vet ./...
 	go tool depguard ./...
-	go test -skip '^TestTiming$$' $$(go list ./... | grep -vE '/(probes|e2e)$$')
+	go test -skip '^TestTiming$$' $$(go list ./... | grep -vE '/(probes|e2e|sdks)$$')
 
 .PHONY: test-race
 test-race:
@@ -98,6 +98,10 @@ test-kernels: ## Run the taps' tests on Debian's kernels under QEMU
 .PHONY: test-render
 test-render: ## Kustomize and Helm render the same manifests
 	cd deploy/render && go test -count=1 ./...
+
+.PHONY: test-sdks
+test-sdks: setup ## Eleven npm SDKs and three Go SDKs stream from the simulator (the first run downloads them)
+	go test -count=1 -timeout 30m ./internal/clients/sdks
 
 FUZZTIME ?= 3s
 .PHONY: fuzz
