@@ -3,12 +3,16 @@
 package prom
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"math"
 	"net/http"
 	"slices"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -47,7 +51,7 @@ func New(cfg Config, set *metric.Set, log *slog.Logger) (*Exporter, error) {
 		return nil, fmt.Errorf("register measures: %w", err)
 	}
 	return &Exporter{registry: r, handler: promhttp.HandlerFor(r, promhttp.HandlerOpts{
-		ErrorLog:            slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		ErrorLog:            errorLog{log},
 		ErrorHandling:       promhttp.ContinueOnError, // one bad sample hides no other
 		MaxRequestsInFlight: 4,
 		Timeout:             cfg.Timeout,
@@ -211,4 +215,18 @@ func exemplar(e *metric.Exemplar) *dto.Exemplar {
 		d.Timestamp = timestamppb.New(e.Time)
 	}
 	return d
+}
+
+// errorLog takes what promhttp says. A scraper that hangs up is said once a metric
+// family, and is no fault of ours.
+type errorLog struct{ log *slog.Logger }
+
+func (l errorLog) Println(v ...any) {
+	for _, a := range v {
+		if err, ok := a.(error); ok && (errors.Is(err, context.Canceled) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)) {
+			l.log.Debug("scrape", "err", err)
+			return
+		}
+	}
+	l.log.Warn("scrape", "err", strings.TrimSpace(fmt.Sprintln(v...)))
 }
