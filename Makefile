@@ -128,5 +128,6 @@ test-cluster: build ## The DaemonSet on a real kubelet, held to the simulator's 
 .PHONY: test-backends
 test-backends: setup build ## The same totals from Prometheus, Alertmanager and OTLP as from the simulator's ledger
 	@$(AS_ROOT) hack/setup backends
+	@go test -count=1 ./deploy/prometheus ./deploy/alertmanager ./export/prom # they skip without promtool
 	@for p in backends grafana; do go test -c -o bin/$$p.test ./deploy/$$p; done
 	@cd deploy/backends && $(AS_ROOT) ../../bin/backends.test -backends -test.v -test.timeout 7m -test.count 1 | $(CURDIR)/hack/testlog
