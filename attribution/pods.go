@@ -12,8 +12,6 @@ type Pods interface {
 	// that runs this container. It never blocks. A pod that has died is still found
 	// for a while.
 	Pod(uid, containerID string) (*Pod, bool)
-	// Changed returns a channel that is closed at the next change of any pod.
-	Changed() <-chan struct{}
 }
 
 // Pod is what is used of a pod. It does not change once it is made.

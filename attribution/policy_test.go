@@ -1,24 +1,21 @@
 package attribution
 
 import (
-	"context"
 	"fmt"
 	"maps"
 	"slices"
 	"sync"
 	"testing"
-	"time"
 )
 
 // cluster is a made-up Pods.
 type cluster struct {
-	mu     sync.Mutex
-	pods   map[string]*Pod
-	signal chan struct{}
+	mu   sync.Mutex
+	pods map[string]*Pod
 }
 
 func newCluster(pods ...*Pod) *cluster {
-	c := &cluster{pods: make(map[string]*Pod), signal: make(chan struct{})}
+	c := &cluster{pods: make(map[string]*Pod)}
 	for _, p := range pods {
 		c.pods[p.UID] = p
 	}
@@ -32,20 +29,12 @@ func (c *cluster) Pod(uid, _ string) (*Pod, bool) {
 	return p, ok
 }
 
-func (c *cluster) Changed() <-chan struct{} {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.signal
-}
-
 func (c *cluster) set(uid string, p *Pod) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.pods[uid] = p; p == nil {
 		delete(c.pods, uid)
 	}
-	close(c.signal)
-	c.signal = make(chan struct{})
 }
 
 const podCgroup = "/kubepods/burstable/pod" + testPod + "/" + testID
@@ -246,53 +235,58 @@ func TestTenantsAndSessions(t *testing.T) {
 	}
 }
 
-// Nobody waits for ever, and the calls of one pod wait together.
-func TestWait(t *testing.T) {
+// A call whose pod nobody has named yet is booked to what is known, and is not
+// complete; when the API server answers it is.
+func TestComplete(t *testing.T) {
 	m := newMachine(t)
 	p, id := m.process(100, "/usr/bin/curl", "curl", podCgroup)
 	pods := newCluster()
-	const wait = 300 * time.Millisecond
-	r := m.resolver(func(c *Config) { c.Pods, c.Wait = pods, wait })
-	r.Observe(p, id) // the clock starts here
-	time.Sleep(wait / 2)
-	start := time.Now()
-	o := r.Wait(context.Background(), p, id, Evidence{})
-	if d := time.Since(start); o.Complete || d > wait*3/4 || d < wait/4 {
-		t.Errorf("complete %v after %v", o.Complete, d)
+	r := m.resolver(func(c *Config) { c.Pods = pods })
+	r.Observe(p, id)
+	if o := r.Owner(p, id, Evidence{}); o.Complete || o.ContainerID != testID || o.PodUID != testPod || o.Executable != "curl" || o.Node != "" {
+		t.Errorf("before the API server's answer: %+v", o)
 	}
-	start = time.Now()
-	if o := r.Wait(context.Background(), p, id, Evidence{}); o.Complete || time.Since(start) > wait/4 {
-		t.Errorf("the second call waited again, for %v", time.Since(start))
+	// The kubelet has not reported the containers yet: which of them it is decides the node.
+	annotated := annotations("node.tollwire.io/sidecar", "s")
+	pods.set(testPod, webPod(annotated, func(p *Pod) { p.Containers = []Container{{Name: "app"}, {Name: "sidecar"}} }))
+	if o := r.Owner(p, id, Evidence{}); o.Complete || o.PodName != "web-5d4f-x" || o.ContainerName != "" {
+		t.Errorf("before the kubelet's report: %+v", o)
 	}
-	if o.ContainerID != testID || o.PodUID != testPod || o.Executable != "curl" {
-		t.Errorf("what is known is not said: %+v", o)
+	pods.set(testPod, webPod(annotated, func(p *Pod) { p.Containers = []Container{{Name: "app"}, {Name: "sidecar", ID: testID}} }))
+	if o := r.Owner(p, id, Evidence{}); !o.Complete || o.ContainerName != "sidecar" || o.Node != "s" {
+		t.Errorf("after it: %+v", o)
 	}
-	if n := r.Stats().Incomplete; n != 2 {
-		t.Errorf("%d incomplete, want 2", n)
-	}
-	// The API server is back; then the pod dies, and keeps its name.
-	pods.set(testPod, webPod())
-	if o := r.Wait(context.Background(), p, id, Evidence{}); !o.Complete || o.PodName != "web-5d4f-x" {
-		t.Errorf("%+v", o)
-	}
+	// Then the pod dies, and keeps its name.
 	pods.set(testPod, nil)
 	m.exit(p)
-	if o := r.Owner(p, id, Evidence{}); !o.Complete || o.PodName != "web-5d4f-x" || o.Node != "web" {
+	if o := r.Owner(p, id, Evidence{}); !o.Complete || o.PodName != "web-5d4f-x" || o.Node != "s" {
 		t.Errorf("a dead pod's call: %+v", o)
 	}
-	// A context that is done ends a wait.
-	m.process(101, "/usr/bin/curl", "curl", podCgroup)
-	r = m.resolver(func(c *Config) { c.Pods, c.Wait = newCluster(), time.Minute })
-	ctx, cancel := context.WithCancel(context.Background())
-	time.AfterFunc(20*time.Millisecond, cancel)
-	if o := r.Wait(ctx, p, id, Evidence{}); o.Complete {
-		t.Error("complete by nothing")
-	}
 	// What has no pod waits for nothing.
-	p, id = m.process(102, "/usr/bin/curl", "curl", "/system.slice/a.service")
-	if o := r.Wait(context.Background(), p, id, Evidence{}); !o.Complete {
-		t.Error("a host process is incomplete")
+	for pid, cgroup := range map[int]string{102: "/system.slice/a.service", 103: "/system.slice/docker-" + testID + ".scope"} {
+		p, id = m.process(pid, "/usr/bin/curl", "curl", cgroup)
+		if o := r.Owner(p, id, Evidence{}); !o.Complete || o.PodName != "" {
+			t.Errorf("%s: %+v", cgroup, o)
+		}
 	}
+}
+
+// Where the path of a container does not name its pod, its own id does.
+func TestPodByContainer(t *testing.T) {
+	m := newMachine(t)
+	p, id := m.process(100, "/usr/bin/curl", "curl", "/mine/"+testID)
+	r := m.resolver(func(c *Config) { c.Pods = byContainer{testID: webPod()} })
+	if o := r.Owner(p, id, Evidence{}); !o.Complete || o.PodUID != testPod || o.ContainerName != "app" || o.Node != "web" {
+		t.Errorf("%+v", o)
+	}
+}
+
+// byContainer knows pods by a container's id only.
+type byContainer map[string]*Pod
+
+func (b byContainer) Pod(_, id string) (*Pod, bool) {
+	p, ok := b[id]
+	return p, ok
 }
 
 // A pod whose owner is still being asked for is booked to what is known, and is
@@ -303,16 +297,14 @@ func TestUnresolved(t *testing.T) {
 	pods := newCluster(webPod(func(p *Pod) {
 		p.Resolved, p.Workload, p.Controller = false, pairs("k8s.job.name", "nightly-1"), "nightly-1"
 	}))
-	r := m.resolver(func(c *Config) { c.Pods, c.Wait = pods, 5*time.Second })
+	r := m.resolver(func(c *Config) { c.Pods = pods })
 	if o := r.Owner(p, id, Evidence{}); o.Complete || o.Node != "nightly-1" || o.PodName != "web-5d4f-x" {
 		t.Errorf("%+v", o)
 	}
-	time.AfterFunc(20*time.Millisecond, func() {
-		pods.set(testPod, webPod(func(p *Pod) {
-			p.Workload, p.Controller = pairs("k8s.job.name", "nightly-1", "k8s.cronjob.name", "nightly"), "nightly"
-		}))
-	})
-	if o := r.Wait(context.Background(), p, id, Evidence{}); !o.Complete || o.Node != "nightly" {
+	pods.set(testPod, webPod(func(p *Pod) {
+		p.Workload, p.Controller = pairs("k8s.job.name", "nightly-1", "k8s.cronjob.name", "nightly"), "nightly"
+	}))
+	if o := r.Owner(p, id, Evidence{}); !o.Complete || o.Node != "nightly" {
 		t.Errorf("%+v", o)
 	}
 }
@@ -324,7 +316,7 @@ func TestFallback(t *testing.T) {
 	p, id := m.process(100, "/usr/bin/curl", "curl", podCgroup)
 	server := newCluster()
 	runtime := newCluster(webPod(labels("tollwire.io/node", "front"), func(p *Pod) { p.NodeName = "" }))
-	r := m.resolver(func(c *Config) { c.Pods, c.Fallback, c.NodeName, c.Wait = server, runtime, "n1", time.Minute })
+	r := m.resolver(func(c *Config) { c.Pods, c.Fallback, c.NodeName = server, runtime, "n1" })
 	if o := r.Owner(p, id, Evidence{}); o.Complete || o.Node != "front" || o.PodName != "web-5d4f-x" || o.NodeName != "n1" {
 		t.Errorf("by the runtime: %+v", o)
 	}
@@ -338,7 +330,7 @@ func TestFallback(t *testing.T) {
 	}
 	// Without an API server the runtime's word is the last.
 	r = m.resolver(func(c *Config) { c.Fallback = runtime })
-	if o := r.Wait(context.Background(), p, id, Evidence{}); !o.Complete || o.Node != "front" {
+	if o := r.Owner(p, id, Evidence{}); !o.Complete || o.Node != "front" {
 		t.Errorf("without an API server: %+v", o)
 	}
 	runtime.set(testPod, nil)

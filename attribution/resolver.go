@@ -1,7 +1,6 @@
 package attribution
 
 import (
-	"context"
 	"crypto/rand"
 	"errors"
 	"log/slog"
@@ -33,7 +32,6 @@ type Resolver struct {
 	fallback Pods // the runtime's; or nil
 	node     string
 	key      []byte
-	wait     time.Duration
 	cgroups  *cgroups
 	policy   atomic.Pointer[policy]
 
@@ -41,7 +39,6 @@ type Resolver struct {
 	processes  recent[flow.Proc, entry]
 	containers recent[string, *containerFile] // by container id; nil: no file names it
 	lastPods   recent[string, *Pod]           // by pod uid or container id: what was known last
-	waiting    recent[string, time.Time]      // by pod uid: until when its calls may wait
 
 	counts counts
 }
@@ -54,15 +51,14 @@ type entry struct {
 }
 
 type counts struct {
-	proc, cgroup, none, incomplete atomic.Uint64
+	proc, cgroup, none atomic.Uint64
 }
 
-// Stats counts what a Resolver did. All but the last are sums since New.
+// Stats counts what a Resolver did. The first three are sums since New.
 type Stats struct {
 	Proc         uint64 // processes read from /proc
 	Cgroup       uint64 // …gone before that, known by their cgroup's id only
 	Unknown      uint64 // …of which nothing is known
-	Incomplete   uint64 // calls that waited for the API server in vain
 	CappedGraphs uint64 // calls whose own graph became "other", since the last Reload
 	CappedNodes  uint64
 	CappedTenant uint64
@@ -101,12 +97,10 @@ func New(c Config) (*Resolver, error) {
 		fallback:   c.Fallback,
 		node:       c.NodeName,
 		key:        c.Key,
-		wait:       c.Wait,
 		cgroups:    newCgroups("/sys/fs/cgroup", roots...),
 		processes:  newRecent[flow.Proc, entry](maxProcesses),
 		containers: newRecent[string, *containerFile](maxContainers),
 		lastPods:   newRecent[string, *Pod](maxContainers),
-		waiting:    newRecent[string, time.Time](maxContainers),
 	}
 	r.policy.Store(p)
 	if r.cgroups.mount == "" {
@@ -133,7 +127,6 @@ func (r *Resolver) Stats() Stats {
 		Proc:         r.counts.proc.Load(),
 		Cgroup:       r.counts.cgroup.Load(),
 		Unknown:      r.counts.none.Load(),
-		Incomplete:   r.counts.incomplete.Load(),
 		CappedGraphs: p.graph.values.overflow(),
 		CappedNodes:  p.node.values.overflow(),
 		CappedTenant: p.tenant.overflow(),
@@ -143,10 +136,7 @@ func (r *Resolver) Stats() Stats {
 // Observe reads a process while it lives. It is called when a connection is first
 // seen, since the process may be gone when its call is over.
 func (r *Resolver) Observe(p flow.Proc, cgroupID uint64) {
-	pr := r.identify(p, cgroupID)
-	if _, resolved := r.pod(pr); !resolved {
-		r.deadline(pr.podKey())
-	}
+	r.pod(r.identify(p, cgroupID))
 }
 
 // Owner says whom a call of the process belongs to, as far as is known now. It reads
@@ -178,6 +168,9 @@ func (r *Resolver) Owner(p flow.Proc, cgroupID uint64, ev Evidence) Owner {
 		o.NodeName = first(pod.NodeName, r.node)
 		o.Workload = pod.Workload
 		o.ContainerName = first(pod.container(o.ContainerID), o.ContainerName)
+		if o.ContainerName == "" && o.ContainerID != "" {
+			o.Complete = false // the kubelet reports a container only after it has started
+		}
 	}
 	policy := r.policy.Load()
 	o.service(pr.env, pod, policy.cfg.WellKnownLabels)
@@ -185,62 +178,15 @@ func (r *Resolver) Owner(p flow.Proc, cgroupID uint64, ev Evidence) Owner {
 	return o
 }
 
-// Wait is Owner, but waits for the API server to name the process's pod until
-// Config.Wait has passed since that pod was first seen, or ctx is done. So the
-// calls of a pod that is never named wait once, not each. The Owner is not
-// Complete when that was in vain.
-func (r *Resolver) Wait(ctx context.Context, p flow.Proc, cgroupID uint64, ev Evidence) Owner {
-	source := r.pods
-	if source == nil {
-		source = r.fallback
-	}
-	if source == nil {
-		return r.Owner(p, cgroupID, ev)
-	}
-	for {
-		changed := source.Changed()
-		pr := r.identify(p, cgroupID)
-		if _, resolved := r.pod(pr); resolved {
-			return r.Owner(p, cgroupID, ev)
-		}
-		left := time.Until(r.deadline(pr.podKey()))
-		if left <= 0 || ctx.Err() != nil {
-			r.counts.incomplete.Add(1)
-			return r.Owner(p, cgroupID, ev)
-		}
-		timer := time.NewTimer(left)
-		select {
-		case <-changed:
-		case <-ctx.Done():
-		case <-timer.C:
-		}
-		timer.Stop()
-	}
-}
-
-// podKey names the pod that the process is waiting for.
-func (pr *process) podKey() string { return first(pr.place.podUID, pr.place.container) }
-
-// deadline returns until when calls of the pod may wait.
-func (r *Resolver) deadline(pod string) time.Time {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	t, ok := r.waiting.get(pod)
-	if !ok {
-		t = time.Now().Add(r.wait)
-		r.waiting.put(pod, t)
-	}
-	return t
-}
-
 // pod returns the process's pod, nil when it is unknown or has none, and whether
 // nothing more is to be hoped for: no pod, or one that is known with its owner. A
-// pod that was known once stays known.
+// pod that was known once stays known. A container whose path names no pod may be
+// one of a pod all the same, but is not waited for.
 func (r *Resolver) pod(pr *process) (pod *Pod, resolved bool) {
-	if pr.place.podUID == "" || r.pods == nil && r.fallback == nil {
+	key := first(pr.place.podUID, pr.place.container)
+	if key == "" || r.pods == nil && r.fallback == nil {
 		return nil, true
 	}
-	key := pr.podKey()
 	if r.pods != nil {
 		if pod, ok := r.pods.Pod(pr.place.podUID, pr.place.container); ok {
 			r.rememberPod(key, pod)
@@ -250,19 +196,20 @@ func (r *Resolver) pod(pr *process) (pod *Pod, resolved bool) {
 			return pod, pod.Resolved
 		}
 	}
-	if r.fallback == nil {
-		return nil, false
-	}
-	if pod, ok := r.fallback.Pod(pr.place.podUID, pr.place.container); ok {
-		if r.pods == nil {
-			r.rememberPod(key, pod)
+	if r.fallback != nil {
+		if pod, ok := r.fallback.Pod(pr.place.podUID, pr.place.container); ok {
+			if r.pods == nil {
+				r.rememberPod(key, pod)
+			}
+			return pod, r.pods == nil
 		}
-		return pod, r.pods == nil
 	}
 	if r.pods == nil {
-		return r.lastPod(key)
+		if pod, ok := r.lastPod(key); ok {
+			return pod, true
+		}
 	}
-	return nil, false
+	return nil, pr.place.podUID == ""
 }
 
 func (r *Resolver) rememberPod(key string, pod *Pod) {

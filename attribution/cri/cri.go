@@ -54,7 +54,6 @@ type Lister struct {
 	mu          sync.RWMutex
 	pods        map[string]*attribution.Pod
 	byContainer map[string]*attribution.Pod
-	signal      chan struct{}
 }
 
 var _ attribution.Pods = (*Lister)(nil)
@@ -103,7 +102,6 @@ func New(c Config) (*Lister, error) {
 		conn:   conn,
 		missed: make(chan struct{}, 1),
 		pods:   make(map[string]*attribution.Pod),
-		signal: make(chan struct{}),
 	}, nil
 }
 
@@ -146,13 +144,6 @@ func (l *Lister) Pod(uid, containerID string) (*attribution.Pod, bool) {
 		}
 	}
 	return p, ok
-}
-
-// Changed returns a channel that is closed when the pods have been listed anew.
-func (l *Lister) Changed() <-chan struct{} {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	return l.signal
 }
 
 // Failures is how often the runtime did not answer.
@@ -203,8 +194,6 @@ func (l *Lister) replace(sandboxes []sandbox, containers []container) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.pods, l.byContainer = pods, byContainer
-	close(l.signal)
-	l.signal = make(chan struct{})
 }
 
 func (l *Lister) pod(s *sandbox) *attribution.Pod {

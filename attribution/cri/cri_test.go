@@ -13,6 +13,8 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/tollwire/tollwire/attribution"
 )
 
 func text(b []byte, n protowire.Number, s string) []byte {
@@ -100,38 +102,35 @@ func TestLister(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	changed := l.Changed()
 	go l.Run(ctx)
-	select {
-	case <-changed:
-	case <-time.After(10 * time.Second):
-		t.Fatal("nothing was listed")
-	}
-	p, ok := l.Pod("u1", "c1")
-	if !ok || p.Name != "web-5d4f-x" || p.Namespace != "prod" || p.Controller != "web" || len(p.Containers) != 2 ||
+	p := eventually(t, l, "u1", "c1")
+	if p.Name != "web-5d4f-x" || p.Namespace != "prod" || p.Controller != "web" || len(p.Containers) != 2 ||
 		!maps.Equal(p.Labels, map[string]string{"pod-template-hash": "5d4f", "tollwire.io/node": "front"}) ||
 		!maps.Equal(p.Annotations, map[string]string{"resource.opentelemetry.io/service.name": "shop"}) {
-		t.Fatalf("%+v, %v", p, ok)
+		t.Fatalf("%+v", p)
 	}
 	if q, _ := l.Pod("", "c0"); q != p {
 		t.Error("not found by the container of its first sandbox")
 	}
 	grown.Store(true)
-	changed = l.Changed()
-	if _, ok := l.Pod("u2", "c2"); ok {
-		t.Fatal("known before it was listed")
-	}
-	select {
-	case <-changed:
-	case <-time.After(10 * time.Second):
-		t.Fatal("a missing pod was not asked for")
-	}
-	if p, ok := l.Pod("u2", "c2"); !ok || p.Controller != "db" {
-		t.Errorf("%+v, %v", p, ok)
+	if p := eventually(t, l, "u2", "c2"); p.Controller != "db" {
+		t.Errorf("%+v", p)
 	}
 	if l.Failures() != 0 {
 		t.Errorf("%d failures", l.Failures())
 	}
+}
+
+// eventually asks for a pod until it is known.
+func eventually(t *testing.T, l *Lister, uid, container string) *attribution.Pod {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if p, ok := l.Pod(uid, container); ok {
+			return p
+		}
+	}
+	t.Fatalf("pod %s was asked for and is not known", uid)
+	return nil
 }
 
 func TestNoSocket(t *testing.T) {

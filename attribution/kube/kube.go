@@ -138,9 +138,6 @@ func (w *Watcher) Pod(uid, containerID string) (*attribution.Pod, bool) {
 	return w.pods.find(uid, containerID)
 }
 
-// Changed returns a channel that is closed at the next change of any pod.
-func (w *Watcher) Changed() <-chan struct{} { return w.pods.changed() }
-
 // Synced says whether the API server has once named all pods of the node.
 func (w *Watcher) Synced() bool { return w.pods.synced.Load() }
 

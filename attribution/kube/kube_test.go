@@ -1,7 +1,6 @@
 package kube
 
 import (
-	"context"
 	"fmt"
 	"maps"
 	"net/http"
@@ -40,7 +39,7 @@ func TestPods(t *testing.T) {
 				p.Annotations = map[string]string{configHash: static}
 			}))
 			w := a.watcher()
-			eventually(t, w, "the list", w.Synced)
+			eventually(t, "the list", w.Synced)
 
 			p, ok := w.Pod("00000000-0000-0000-0000-000000000001", "")
 			if !ok || p.Name != "web" || p.Namespace != "prod" || p.NodeName != testNode || !p.Resolved || p.Labels["tollwire.io/node"] != "front" {
@@ -63,10 +62,10 @@ func TestPods(t *testing.T) {
 				t.Error("found a pod by nothing")
 			}
 			a.put(pod(3, "late"))
-			eventually(t, w, "a pod made later", func() bool { _, ok := w.Pod("", id(3)); return ok })
+			eventually(t, "a pod made later", func() bool { _, ok := w.Pod("", id(3)); return ok })
 			// Its container is restarted: both ids are its own.
 			a.put(pod(3, "late", func(p *corev1.Pod) { p.Status.ContainerStatuses[0].ContainerID = "containerd://" + id(33) }))
-			eventually(t, w, "the restarted container", func() bool { _, ok := w.Pod("", id(33)); return ok })
+			eventually(t, "the restarted container", func() bool { _, ok := w.Pod("", id(33)); return ok })
 			if _, ok := w.Pod("", id(3)); !ok {
 				t.Error("the container before its restart is unknown")
 			}
@@ -133,7 +132,7 @@ func TestOwners(t *testing.T) {
 	w := a.watcher()
 	for i, c := range cases {
 		var p *attribution.Pod
-		eventually(t, w, "the owner of "+c.name, func() bool {
+		eventually(t, "the owner of "+c.name, func() bool {
 			p, _ = w.Pod("", id(100+i))
 			return p != nil && p.Resolved
 		})
@@ -147,7 +146,7 @@ func TestOwners(t *testing.T) {
 	// A second pod of the same job costs no second question.
 	before := a.requests("/apis/batch/v1/namespaces/prod/jobs/nightly-29000000")
 	a.put(pod(200, "again", controlled("batch/v1", "Job", "nightly-29000000"), at))
-	eventually(t, w, "the second pod", func() bool { p, ok := w.Pod("", id(200)); return ok && p.Resolved })
+	eventually(t, "the second pod", func() bool { p, ok := w.Pod("", id(200)); return ok && p.Resolved })
 	if n := a.requests("/apis/batch/v1/namespaces/prod/jobs/nightly-29000000"); n != before || n != 1 {
 		t.Errorf("asked %d times", n)
 	}
@@ -162,12 +161,12 @@ func TestForbidden(t *testing.T) {
 	}
 	a.put(pod(1, "web"))
 	w := a.watcher()
-	eventually(t, w, "a refusal", func() bool { return w.Stats().Failures["forbidden"] > 0 })
+	eventually(t, "a refusal", func() bool { return w.Stats().Failures["forbidden"] > 0 })
 	if w.Synced() {
 		t.Error("synced by a refusal")
 	}
 	a.set(func(a *api) { a.refuse = nil })
-	eventually(t, w, "the pod", func() bool { _, ok := w.Pod("", id(1)); return ok })
+	eventually(t, "the pod", func() bool { _, ok := w.Pod("", id(1)); return ok })
 }
 
 // The watch has expired: what happened meanwhile is learnt from a new list, and
@@ -177,14 +176,14 @@ func TestExpired(t *testing.T) {
 	a.put(pod(1, "web"))
 	a.put(pod(2, "job"))
 	w := a.watcher()
-	eventually(t, w, "both", func() bool { return w.Stats().Pods == 2 })
+	eventually(t, "both", func() bool { return w.Stats().Pods == 2 })
 	a.remove(pod(2, "").UID, true)
 	a.set(func(a *api) {
 		for c := range a.watchers {
 			c <- event{"ERROR", status(http.StatusGone, metav1.StatusReasonExpired)}
 		}
 	})
-	eventually(t, w, "a new list", func() bool { s := w.Stats(); return s.Pods == 1 && s.Deleted == 1 })
+	eventually(t, "a new list", func() bool { s := w.Stats(); return s.Pods == 1 && s.Deleted == 1 })
 	if w.Stats().Failures["expired"] == 0 {
 		t.Error("not counted")
 	}
@@ -192,7 +191,7 @@ func TestExpired(t *testing.T) {
 		t.Error("a pod that was deleted unseen is forgotten at once")
 	}
 	a.put(pod(3, "new"))
-	eventually(t, w, "a pod after that", func() bool { _, ok := w.Pod("", id(3)); return ok })
+	eventually(t, "a pod after that", func() bool { _, ok := w.Pod("", id(3)); return ok })
 }
 
 // The API server goes away and comes back.
@@ -200,15 +199,15 @@ func TestAway(t *testing.T) {
 	a := newAPI(t)
 	a.put(pod(1, "web"))
 	w := a.watcher()
-	eventually(t, w, "the pod", func() bool { _, ok := w.Pod("", id(1)); return ok })
+	eventually(t, "the pod", func() bool { _, ok := w.Pod("", id(1)); return ok })
 	a.stop()
-	eventually(t, w, "an unreachable server", func() bool { return w.Stats().Failures["unreachable"] > 0 })
+	eventually(t, "an unreachable server", func() bool { return w.Stats().Failures["unreachable"] > 0 })
 	if p, ok := w.Pod("", id(1)); !ok || p.Name != "web" {
 		t.Error("a known pod is forgotten while the API server is away")
 	}
 	a.start()
 	a.put(pod(2, "new"))
-	eventually(t, w, "a pod after that", func() bool { _, ok := w.Pod("", id(2)); return ok })
+	eventually(t, "a pod after that", func() bool { _, ok := w.Pod("", id(2)); return ok })
 }
 
 func TestTombstones(t *testing.T) {
@@ -218,22 +217,22 @@ func TestTombstones(t *testing.T) {
 	}
 	const life = 400 * time.Millisecond
 	w := a.watcher(func(c *Config) { c.Tombstone = life })
-	eventually(t, w, "the pods", func() bool { return w.Stats().Pods == 4 })
+	eventually(t, "the pods", func() bool { return w.Stats().Pods == 4 })
 	a.remove(pod(1, "").UID, false)
-	eventually(t, w, "the deletion", func() bool { return w.Stats().Deleted == 1 })
+	eventually(t, "the deletion", func() bool { return w.Stats().Deleted == 1 })
 	if p, ok := w.Pod("", id(1)); !ok || p.Name != "p1" {
 		t.Error("a dead pod has no name")
 	}
 	time.Sleep(life)
 	a.put(pod(9, "next"))
-	eventually(t, w, "the end of the dead", func() bool { _, ok := w.Pod("", id(1)); return !ok && w.Stats().Deleted == 0 })
+	eventually(t, "the end of the dead", func() bool { _, ok := w.Pod("", id(1)); return !ok && w.Stats().Deleted == 0 })
 
 	w.pods.mu.Lock()
 	defer w.pods.mu.Unlock()
 	for i := range 3 * maxTombstones {
 		w.pods.put(pod(1000+i, "x"))
 		w.pods.bury(w.pods.pods[string(pod(1000+i, "").UID)])
-		w.pods.done()
+		w.pods.expire()
 	}
 	if len(w.pods.dead) > maxTombstones || len(w.pods.pods) > maxTombstones+10 || len(w.pods.byContainer) > maxTombstones+10 {
 		t.Errorf("%d dead, %d pods, %d containers", len(w.pods.dead), len(w.pods.pods), len(w.pods.byContainer))
@@ -273,7 +272,7 @@ func TestSlow(t *testing.T) {
 		}
 	}
 	c.Proc, c.HostRoot, c.CgroupRoot = filepath.Join(root, "proc"), root, filepath.Join(root, "cgroup")
-	c.Pods, c.Wait, c.PodLabels = w, 10*time.Second, []string{"gpu"}
+	c.Pods, c.PodLabels = w, []string{"gpu"}
 	r, err := attribution.New(c)
 	if err != nil {
 		t.Fatal(err)
@@ -282,9 +281,13 @@ func TestSlow(t *testing.T) {
 	if o := r.Owner(p, 0, attribution.Evidence{}); o.Complete || o.ContainerID != id(1) || o.PodName != "" || o.NodeSource != "unknown" {
 		t.Errorf("before the answer: %+v", o)
 	}
-	time.AfterFunc(200*time.Millisecond, func() { close(gate) })
-	o := r.Wait(context.Background(), p, 0, attribution.Evidence{})
-	if !o.Complete || o.Graph != "shop" || o.Node != "front" || o.NodeSource != "annotation" || o.PodName != "web-5d4f-x" ||
+	close(gate)
+	var o attribution.Owner
+	eventually(t, "the answer", func() bool {
+		o = r.Owner(p, 0, attribution.Evidence{})
+		return o.Complete
+	})
+	if o.Graph != "shop" || o.Node != "front" || o.NodeSource != "annotation" || o.PodName != "web-5d4f-x" ||
 		o.Namespace != "prod" || o.ContainerName != "app" || o.NodeName != testNode || o.ServiceName != "shop-web" ||
 		o.ServiceNamespace != "prod" || o.ServiceInstanceID != "prod.web-5d4f-x.app" ||
 		o.Workload["k8s.deployment.name"] != "web" || o.PodLabels["gpu"] != "h100" {

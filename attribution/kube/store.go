@@ -32,7 +32,6 @@ type store struct {
 	byContainer map[string]*entry
 	aliases     map[string]*entry // by config hash
 	dead        []*entry          // in the order of their deletion
-	signal      chan struct{}     // closed and renewed at every change
 }
 
 // entry is a pod and what it is found by.
@@ -55,7 +54,6 @@ func newStore(o *owners, keep func(string) bool, tombstone time.Duration) *store
 		pods:        make(map[string]*entry),
 		byContainer: make(map[string]*entry),
 		aliases:     make(map[string]*entry),
-		signal:      make(chan struct{}),
 	}
 }
 
@@ -70,12 +68,6 @@ func (s *store) find(uid, containerID string) (*attribution.Pod, bool) {
 	return nil, false
 }
 
-func (s *store) changed() <-chan struct{} {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.signal
-}
-
 func (s *store) count() (alive, deleted int) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -88,7 +80,7 @@ func (s *store) Add(obj any) error {
 	if p, ok := obj.(*corev1.Pod); ok {
 		s.mu.Lock()
 		s.put(p)
-		s.done()
+		s.expire()
 		s.mu.Unlock()
 	}
 	return nil
@@ -101,7 +93,7 @@ func (s *store) Delete(obj any) error {
 		s.mu.Lock()
 		s.put(p) // its last state may be the first that names its containers
 		s.bury(s.pods[string(p.UID)])
-		s.done()
+		s.expire()
 		s.mu.Unlock()
 	}
 	return nil
@@ -123,7 +115,7 @@ func (s *store) Replace(list []any, _ string) error {
 		}
 	}
 	s.synced.Store(true)
-	s.done()
+	s.expire()
 	return nil
 }
 
@@ -184,8 +176,8 @@ func (s *store) bury(e *entry) {
 	s.dead = append(s.dead, e)
 }
 
-// done forgets pods that are dead for long and tells those who wait. s.mu is held.
-func (s *store) done() {
+// expire forgets pods that are dead for long. s.mu is held.
+func (s *store) expire() {
 	n := 0
 	for n < len(s.dead) && (time.Since(s.dead[n].deleted) > s.tombstone || len(s.dead)-n > maxTombstones) {
 		e := s.dead[n]
@@ -201,8 +193,6 @@ func (s *store) done() {
 		n++
 	}
 	s.dead = append(s.dead[:0:0], s.dead[n:]...)
-	close(s.signal)
-	s.signal = make(chan struct{})
 }
 
 // owned renews the pods whose controller's owner has become known.
@@ -217,7 +207,7 @@ func (s *store) owned(key ownerKey) {
 			s.owners.settle(e)
 		}
 	}
-	s.done()
+	s.expire()
 }
 
 // slim returns what is used of a pod, without its owner.

@@ -60,10 +60,11 @@ type pipeline struct {
 	queue   int           // calls between the halves
 	tick    time.Duration // how often clocks are looked at; 0: never (a recording)
 
-	dropped  atomic.Uint64 // calls that the slow half had no room for
-	queued   atomic.Int64
-	mu       sync.Mutex // guards decoders
-	decoders []*shard
+	dropped    atomic.Uint64 // calls that the slow half had no room for
+	incomplete atomic.Uint64 // calls that went out before the API server had named their pod
+	queued     atomic.Int64
+	mu         sync.Mutex // guards decoders
+	decoders   []*shard
 }
 
 // shard is one decoder and the lock that its reader and the clock share.
@@ -176,6 +177,9 @@ func (p *pipeline) enqueue(calls chan<- *llm.Call, c *llm.Call) {
 // finish is the slow half: calls to records. Each stage adds its part.
 func (p *pipeline) finish(calls <-chan *llm.Call) {
 	settler := account.New(p.settle, func(r *account.Record) {
+		if r.Owner.PodUID != "" && !r.Owner.Complete {
+			p.incomplete.Add(1)
+		}
 		r.Price = p.prices.Price(pricing.FromCall(r.Call, r.Time))
 		for _, e := range p.export {
 			e.Export(r)
