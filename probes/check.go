@@ -19,6 +19,8 @@ import (
 	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"github.com/tollwire/tollwire/flow"
 )
 
 // Report is what this kernel and these privileges allow, and what they do not.
@@ -398,27 +400,18 @@ func (c *checker) atLeast(major, minor int) bool {
 
 // taps loads every tap and tries the ways to the sockets.
 func (c *checker) taps() *Taps {
-	t := &Taps{
-		cfg: c.cfg, log: c.cfg.Logger, programs: make(map[string]*ebpf.Program),
-		multi: features.HaveBPFLinkUprobeMulti() == nil, closing: make(chan struct{}),
+	t := newTaps(c.cfg)
+	loadErr := t.load()
+	sources := make([]flow.Source, 0, len(tlsTaps)+1)
+	for _, tap := range tlsTaps {
+		sources = append(sources, tap.source)
 	}
-	loadErr := t.load() // of one tap only it says nothing: asked again below
-	for _, tap := range []struct {
-		name, program string
-		spec          func() (*ebpf.CollectionSpec, error)
-	}{
-		{"openssl", "openssl_write", loadOpenssl},
-		{"gotls", "gotls_write", loadGotls},
-		{"socket.tracepoint", "socket_exit", loadSocketTracepoint},
-	} {
-		err := loadErr
-		if t.programs[tap.program] == nil && t.core.Config != nil {
-			err = t.loadTap(tap.spec)
+	for _, source := range append(sources, flow.SourceSocketTracepoint) {
+		err := t.refused[source]
+		if err == nil && len(t.programs) == 0 {
+			err = loadErr
 		}
-		if t.programs[tap.program] != nil {
-			err = nil
-		}
-		state := TapState{Tap: tap.name, State: c.stateOf(err)}
+		state := TapState{Tap: source.String(), State: c.stateOf(err)}
 		if err != nil {
 			state.Error = c.oneLine(err)
 		}

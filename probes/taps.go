@@ -83,6 +83,7 @@ type Taps struct {
 	readers []*reader
 	// programs of the taps that the kernel accepted, by name
 	programs map[string]*ebpf.Program
+	refused  map[flow.Source]error // taps that it did not accept
 	loaded   []*ebpf.Collection
 	links    []link.Link
 	multi    bool // uprobe_multi links
@@ -108,13 +109,7 @@ func Start(ctx context.Context, cfg Config) (*Taps, error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		cfg.Logger.Warn("cannot lift RLIMIT_MEMLOCK, which kernels before 5.11 count BPF maps against", "err", err)
 	}
-	t := &Taps{
-		cfg:      cfg,
-		log:      cfg.Logger,
-		programs: make(map[string]*ebpf.Program),
-		multi:    features.HaveBPFLinkUprobeMulti() == nil,
-		closing:  make(chan struct{}),
-	}
+	t := newTaps(cfg)
 	if err := t.load(); err != nil {
 		return nil, errors.Join(err, t.free())
 	}
@@ -127,6 +122,17 @@ func Start(ctx context.Context, cfg Config) (*Taps, error) {
 	}
 	context.AfterFunc(ctx, func() { t.Close() })
 	return t, nil
+}
+
+func newTaps(cfg Config) *Taps {
+	return &Taps{
+		cfg:      cfg,
+		log:      cfg.Logger,
+		programs: make(map[string]*ebpf.Program),
+		refused:  make(map[flow.Source]error),
+		multi:    features.HaveBPFLinkUprobeMulti() == nil,
+		closing:  make(chan struct{}),
+	}
 }
 
 func (t *Taps) load() error {
@@ -164,21 +170,11 @@ func (t *Taps) load() error {
 		}
 		t.readers = append(t.readers, r)
 	}
-	for _, tap := range []struct {
-		name string
-		spec func() (*ebpf.CollectionSpec, error)
-		skip bool
-	}{
-		{"openssl", loadOpenssl, false},
-		{"gotls", loadGotls, false},
-		{"socket.tracepoint", loadSocketTracepoint, t.cfg.Sockets == "off"},
-	} {
-		if tap.skip {
-			continue
-		}
-		if err := t.loadTap(tap.spec); err != nil {
-			t.log.Error("the kernel refuses a tap", "tap", tap.name, "err", err)
-		}
+	for _, tap := range tlsTaps {
+		t.loadTap(tap.source, tap.load)
+	}
+	if t.cfg.Sockets != "off" {
+		t.loadTap(flow.SourceSocketTracepoint, loadSocketTracepoint)
 	}
 	if len(t.programs) == 0 {
 		return errors.New("load taps: the kernel accepts none")
@@ -186,8 +182,16 @@ func (t *Taps) load() error {
 	return nil
 }
 
-// loadTap loads one tap's programs on the maps of the core object.
-func (t *Taps) loadTap(read func() (*ebpf.CollectionSpec, error)) error {
+// loadTap loads one tap's programs, and notes why where the kernel refuses.
+func (t *Taps) loadTap(source flow.Source, read func() (*ebpf.CollectionSpec, error)) {
+	if err := t.loadPrograms(read); err != nil {
+		t.refused[source] = err
+		t.log.Error("the kernel refuses a tap", "tap", source, "err", err)
+	}
+}
+
+// loadPrograms loads programs on the maps of the core object.
+func (t *Taps) loadPrograms(read func() (*ebpf.CollectionSpec, error)) error {
 	spec, err := read()
 	if err != nil {
 		return err

@@ -49,13 +49,15 @@ func findTarget(r io.ReaderAt) (t *target, err error) {
 	if f.Class != elf.ELFCLASS64 || f.Machine != machine {
 		return nil, errNoTarget
 	}
-	if f.Section(".go.buildinfo") != nil || f.Section(".note.go.buildid") != nil {
-		t, err := findGo(f, r)
-		if !errors.Is(err, errNoTarget) {
+	for _, tap := range tlsTaps {
+		if t, err = tap.find(f, r); !errors.Is(err, errNoTarget) {
+			if t != nil {
+				t.source = tap.source
+			}
 			return t, err
 		}
 	}
-	return findOpenSSL(f)
+	return nil, errNoTarget
 }
 
 // maxNames bounds the table of section names, in bytes; an executable's has hundreds.
@@ -112,7 +114,7 @@ var opensslHooks = []struct {
 	{[]string{"SSL_read", "SSL_write", "SSL_read_ex", "SSL_write_ex"}, "openssl_return", true},
 }
 
-func findOpenSSL(f *elf.File) (*target, error) {
+func findOpenSSL(f *elf.File, _ io.ReaderAt) (*target, error) {
 	var names []string
 	for _, h := range opensslHooks {
 		names = append(names, h.symbols...)
@@ -124,7 +126,7 @@ func findOpenSSL(f *elf.File) (*target, error) {
 	if want["SSL_read"] == 0 || want["SSL_write"] == 0 {
 		return nil, errNoTarget
 	}
-	t := &target{source: flow.SourceOpenSSL}
+	t := &target{}
 	for _, h := range opensslHooks {
 		k := hook{program: h.program, ret: h.ret}
 		for _, s := range h.symbols {

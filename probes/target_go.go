@@ -12,8 +12,6 @@ import (
 	"math"
 	"sort"
 	"strings"
-
-	"github.com/tollwire/tollwire/flow"
 )
 
 // The functions of crypto/tls that the tap needs; all take the *Conn first.
@@ -31,6 +29,9 @@ type function struct{ start, end uint64 }
 // findGo looks for crypto/tls in a Go executable, by its symbol table or, when
 // that was stripped, by the table the runtime itself walks stacks with.
 func findGo(f *elf.File, r io.ReaderAt) (*target, error) {
+	if f.Section(".go.buildinfo") == nil && f.Section(".note.go.buildid") == nil {
+		return nil, errNoTarget
+	}
 	info, err := buildinfo.Read(&budget{r, maxBuildInfo})
 	if err != nil {
 		return nil, errNoTarget
@@ -49,7 +50,7 @@ func findGo(f *elf.File, r io.ReaderAt) (*target, error) {
 	if want[goRead].start == 0 || want[goWrite].start == 0 {
 		return nil, errNoTarget
 	}
-	t := &target{source: flow.SourceGoTLS}
+	t := &target{}
 	returns := hook{program: "gotls_return"}
 	for _, h := range []struct {
 		program string

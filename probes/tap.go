@@ -1,0 +1,26 @@
+package probes
+
+import (
+	"debug/elf"
+	"io"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/tollwire/tollwire/flow"
+)
+
+// tap reads one TLS implementation: its programs, and how a file that holds it is told.
+type tap struct {
+	source flow.Source
+	load   func() (*ebpf.CollectionSpec, error)
+	// find returns where in a file the programs belong; errNoTarget when the file is
+	// none of this tap's business, another error when it is but cannot be tapped.
+	find func(f *elf.File, r io.ReaderAt) (*target, error)
+}
+
+// tlsTaps are the taps of files, in the order in which a file is offered to them: the
+// first that knows it has it. Adding a TLS library is one line here.
+var tlsTaps = []tap{
+	{flow.SourceGoTLS, loadGotls, findGo},
+	{flow.SourceOpenSSL, loadOpenssl, findOpenSSL},
+}
