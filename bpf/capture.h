@@ -410,13 +410,37 @@ static __always_inline void new_exchange(struct xfer *x, __u8 phase)
 	struct conn *c = x->conn;
 
 	c->req_dir = x->dir;
-	if (!(c->flags & CONN_RESPONSE) || c->exchange != 1)
+	if (!(c->flags & CONN_RESPONSE))
 		c->exchange++;
 	c->flags &= ~CONN_RESPONSE;
+	c->asking = ASKING_NOTHING;
 	c->message[0] = 0;
 	c->message[1] = 0;
 	c->phase = phase;
 	c->strangers = 0;
+}
+
+// Notes at the entry of a write whether its n bytes at buf begin a request. The write
+// is counted at its return, and another thread may read the answer before that: it
+// would be taken for the end of the exchange before.
+static __noinline __attribute__((unused)) int expect_answer(struct conn *c, __u64 buf, __u64 n)
+{
+	__u64 v = 0;
+
+	if (!c || c->phase == PHASE_H2 || c->phase == PHASE_DEAD || c->req_dir != DIR_WRITE)
+		return 0;
+	if (n < sizeof(v) || bpf_probe_read_user(&v, sizeof(v), (void *)buf))
+		return 0;
+	switch (match_head(v, sizeof(v))) {
+	case MATCH_POST:
+		c->asking = ASKING_OPEN;
+		break;
+	case MATCH_REQUEST:
+		c->asking = path_smells(buf, n < PATH_SCAN ? n : PATH_SCAN) ? ASKING_OPEN :
+									     ASKING_SKIP;
+		break;
+	}
+	return 0;
 }
 
 static __always_inline void apply_verdict(struct xfer *x)
@@ -452,7 +476,7 @@ static __always_inline void on_bytes(struct xfer *x)
 		return;
 	}
 	if (c->phase == PHASE_UNKNOWN || (c->phase != PHASE_H2 && d == c->req_dir) ||
-	    c->phase == PHASE_OPEN) {
+	    c->phase == PHASE_OPEN || c->asking) {
 		__u64 v = 0;
 		__u32 len = first_bytes(x, &v);
 
@@ -497,7 +521,12 @@ static __always_inline void on_bytes(struct xfer *x)
 		break;
 	}
 	case MATCH_RESPONSE:
-		if (c->phase == PHASE_UNKNOWN) {
+		if (c->asking) {
+			c->exchange++;
+			c->flags |= CONN_RESPONSE;
+			c->phase = c->asking == ASKING_OPEN ? PHASE_OPEN : PHASE_SKIP;
+			c->asking = ASKING_NOTHING;
+		} else if (c->phase == PHASE_UNKNOWN) {
 			c->req_dir = !d;
 			c->exchange = 1;
 			c->flags |= CONN_RESPONSE;

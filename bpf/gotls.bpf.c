@@ -15,10 +15,12 @@ char __license[] SEC("license") = "Dual BSD/GPL";
 #if defined(__TARGET_ARCH_x86)
 #define GO_ARG1(ctx) ((ctx)->ax)
 #define GO_ARG2(ctx) ((ctx)->bx)
+#define GO_ARG3(ctx) ((ctx)->cx)
 #define GO_G(ctx) ((ctx)->r14)
 #elif defined(__TARGET_ARCH_arm64)
 #define GO_ARG1(ctx) ((ctx)->regs[0])
 #define GO_ARG2(ctx) ((ctx)->regs[1])
+#define GO_ARG3(ctx) ((ctx)->regs[2])
 #define GO_G(ctx) ((ctx)->regs[28])
 #endif
 
@@ -62,6 +64,7 @@ int gotls_read(struct pt_regs *ctx)
 SEC("uprobe/go_write")
 int gotls_write(struct pt_regs *ctx)
 {
+	before_write(SOURCE_GOTLS, GO_ARG1(ctx), GO_ARG2(ctx), GO_ARG3(ctx));
 	return go_enter(ctx, DIR_WRITE);
 }
 

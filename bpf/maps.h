@@ -24,6 +24,13 @@ enum conn_flags {
 	CONN_RESPONSE = 4, // a response's head was seen before any request's
 };
 
+// A write that begins a request was entered and has not returned.
+enum asking {
+	ASKING_NOTHING,
+	ASKING_OPEN, // its exchange will cross
+	ASKING_SKIP, // nobody needs it
+};
+
 struct conn {
 	__u64 gen;
 	__u64 start;
@@ -40,6 +47,7 @@ struct conn {
 	__u8 phase;
 	__u8 req_dir;
 	__u8 flags;
+	__u8 asking;
 	__u8 family;
 	__u16 port;
 	__u64 addr[2];

@@ -16,6 +16,7 @@ int openssl_read(struct pt_regs *ctx)
 SEC("uprobe/SSL_write")
 int openssl_write(struct pt_regs *ctx)
 {
+	before_write(SOURCE_OPENSSL, ARG1(ctx), ARG2(ctx), (__s32)ARG3(ctx));
 	return call_enter(FRAME(ctx), ARG1(ctx), ARG2(ctx), 0, DIR_WRITE);
 }
 
@@ -28,6 +29,7 @@ int openssl_read_ex(struct pt_regs *ctx)
 SEC("uprobe/SSL_write_ex")
 int openssl_write_ex(struct pt_regs *ctx)
 {
+	before_write(SOURCE_OPENSSL, ARG1(ctx), ARG2(ctx), ARG3(ctx));
 	return call_enter(FRAME(ctx), ARG1(ctx), ARG2(ctx), ARG4(ctx), DIR_WRITE);
 }
 

@@ -163,6 +163,23 @@ static __always_inline void on_close(__u64 id, __u32 fd)
 	conn_close(&x);
 }
 
+// Looks at the first segment of a write at its entry.
+static __always_inline void expect(struct conn *c, __u64 nr, struct pt_regs *regs)
+{
+	struct iovec first = {.iov_base = SYSCALL_ARG2(regs), .iov_len = SYSCALL_ARG3(regs)};
+	struct user_msghdr msg = {};
+
+	if (nr == NR_SENDMSG) {
+		if (bpf_probe_read_user(&msg, sizeof(msg), (void *)first.iov_base))
+			return;
+		first.iov_base = msg.msg_iov;
+	}
+	if ((nr == NR_SENDMSG || nr == NR_WRITEV) &&
+	    bpf_probe_read_user(&first, sizeof(first), (void *)first.iov_base))
+		return;
+	expect_answer(c, first.iov_base, first.iov_len);
+}
+
 SEC("raw_tp/sys_enter")
 int socket_enter(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -190,8 +207,11 @@ int socket_enter(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	key.key = (__u64)t.sk;
 	c = bpf_map_lookup_elem(&conns, &key);
-	if (c && c->ino == t.ino && c->phase == PHASE_DEAD)
-		return 0;
+	if (c && c->ino == t.ino) {
+		if (c->phase == PHASE_DEAD)
+			return 0;
+		expect(c, ctx->args[1], regs);
+	}
 	call.sock = key.key;
 	call.time = bpf_ktime_get_ns();
 	bpf_map_update_elem(&sock_calls, &id, &call, BPF_ANY);

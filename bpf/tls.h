@@ -25,6 +25,15 @@
 #define RETURN_FRAME(ctx) ((ctx)->sp)
 #endif
 
+// Looks at a request that the n bytes at buf may begin, before the write of them.
+static __always_inline void before_write(__u32 source, __u64 session, __u64 buf, __u64 n)
+{
+	struct conn_key key = {
+		.key = session, .tgid = bpf_get_current_pid_tgid() >> 32, .source = source};
+
+	expect_answer(bpf_map_lookup_elem(&conns, &key), buf, n);
+}
+
 // Remembers a call at its entry. A call that is entered while another one of this
 // thread is on the stack above it is part of that one; an entry that lies no
 // higher than this one was left by a call that never returned.

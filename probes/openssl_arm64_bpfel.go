@@ -48,9 +48,11 @@ type opensslConn struct {
 	Phase     uint8
 	ReqDir    uint8
 	Flags     uint8
+	Asking    uint8
 	Family    uint8
+	_         [1]byte
 	Port      uint16
-	_         [6]byte
+	_         [4]byte
 	Addr      [2]uint64
 }
 

@@ -43,7 +43,6 @@ type Conn struct {
 	handler exchange.Handler
 	upgrade Upgraded
 	pending []*pending // requests whose response hasn't ended, oldest first
-	torn    bool       // request heads were lost, so pairing by order is not enough
 	closed  bool       // no request follows
 	tunnel  *Tunnel
 }
@@ -110,7 +109,6 @@ func (c *Conn) Requests(r *stream.Reader) {
 			}
 			if err != exchange.ErrLost {
 				c.handler.Failed("request_head")
-				c.torn = true
 				if !Resync(r, Request) {
 					return
 				}
@@ -167,9 +165,6 @@ func (c *Conn) hole(r *stream.Reader, err error, k Kind) bool {
 	r.Fill(n)
 	if reason != flow.GapIgnored {
 		c.handler.Failed("head_lost")
-		if k == Request {
-			c.torn = true
-		}
 	}
 	return Resync(r, k)
 }
@@ -284,13 +279,13 @@ func (c *Conn) responses(r *stream.Reader) error {
 }
 
 // request waits for the request that the response now begun answers. nil: it was
-// never seen.
+// never seen, as the kernel had counted fewer requests by then.
 func (c *Conn) request(r *stream.Reader) *pending {
 	number := r.Exchange()
 	r.Await(func() bool {
 		return len(c.pending) > 0 && (c.pending[0].ended || c.pending[0].Ignored())
 	})
-	if len(c.pending) == 0 || c.torn && number > 0 && c.pending[0].number > number {
+	if len(c.pending) == 0 || number > 0 && c.pending[0].number > number {
 		return nil
 	}
 	return c.pending[0]
