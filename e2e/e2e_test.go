@@ -52,6 +52,7 @@ type setup struct {
 	programs []clients.Client
 	running  *trial.Agent // nil before it was started
 	ours     map[int]bool // processes that the test started: others of the machine may call models too
+	keeper   *clients.Run // a curl that waits for good
 }
 
 func start(t *testing.T, simArgs ...string) *setup {
@@ -115,6 +116,9 @@ func (s *setup) run(c *clients.Client, spec clients.Spec) *clients.Run {
 	s.Helper()
 	wait := spec.Wait
 	spec.Wait = wait || len(spec.Before) == 0 || c.Name != "curl"
+	if !spec.Wait {
+		s.keepTapped(c, spec)
+	}
 	r, err := c.Start(s.ctx, spec)
 	if err != nil {
 		s.Fatal(err)
@@ -137,6 +141,27 @@ func (s *setup) run(c *clients.Client, spec clients.Spec) *clients.Run {
 		}
 	}
 	return r
+}
+
+// keepTapped keeps the libraries of a client that cannot wait mapped, and so tapped.
+func (s *setup) keepTapped(c *clients.Client, spec clients.Spec) {
+	s.Helper()
+	if s.keeper != nil || s.running == nil || spec.CA == "" {
+		return
+	}
+	spec.Before, spec.Wait = nil, true
+	r, err := c.Start(s.ctx, spec)
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.keeper = r
+	s.Cleanup(func() {
+		r.Kill()
+		r.Wait()
+	})
+	if err := errors.Join(r.Ready(s.ctx), s.running.Tapped(s.ctx, r.PID)); err != nil {
+		s.Fatal(err)
+	}
 }
 
 // finish waits for a client, all of whose calls must have gone well by its own account.
