@@ -38,6 +38,7 @@ func fleet() dashboard {
 					q(`sum by (cause) (rate(tollwire_cost_savings_usd_total{`+picked+`}`+rate+`)) * 3600`, "saved: {{cause}}"),
 					q(`-sum by (cause) (rate(tollwire_cost_overhead_usd_total{`+picked+`}`+rate+`)) * 3600`, "not yet earned back: {{cause}}")),
 				bars("Dearest nodes of the last hour", "currencyUSD", `topk(15, sum by (tollwire_graph, tollwire_node) (increase(tollwire_cost_usd_total{`+picked+`}[1h])))`, "{{tollwire_graph}}/{{tollwire_node}}"),
+				bars("Calls over 0.05 and 0.50 USD in the last hour", "short", `topk(15, sum by (tollwire_graph, tollwire_node, over_usd) (increase(tollwire_expensive_calls_total{`+picked+`}[1h])))`, "{{tollwire_graph}}/{{tollwire_node}}, over {{over_usd}}"),
 				bars("Budgets spent", "percentunit", `sum by (budget, period) (tollwire_budget_spent_usd) / max by (budget, period) (tollwire_budget_limit_usd)`, "{{budget}} {{period}}"),
 			}},
 			{"Load", []panel{

@@ -38,7 +38,7 @@ func TestConfigAndRulesAreValid(t *testing.T) { promtool(t, "check", "config", "
 
 func TestRules(t *testing.T) { promtool(t, "test", "rules", "testdata/rules_test.yml") }
 
-// Every alert has a test in which it fires.
+// Every alert has a test in which it fires, and in that test a time when nothing does.
 func TestEveryAlertIsTested(t *testing.T) {
 	alerts, err := os.ReadFile("alerts.yml")
 	if err != nil {
@@ -53,6 +53,9 @@ func TestEveryAlertIsTested(t *testing.T) {
 		names = append(names, string(m[1]))
 		if !regexp.MustCompile(`alertname: ` + string(m[1]) + `\s+exp_alerts:\s+- exp_labels`).Match(tests) {
 			t.Errorf("%s never fires in a test", m[1])
+		}
+		if !regexp.MustCompile(`alertname: ` + string(m[1]) + `, exp_alerts: \[\]`).Match(tests) {
+			t.Errorf("%s is never silent in a test", m[1])
 		}
 	}
 	if slices.Sort(names); len(slices.Compact(names)) < 12 {

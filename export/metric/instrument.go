@@ -69,6 +69,7 @@ const (
 	savings
 	overhead
 	callCost
+	expensiveCalls
 	unpricedCalls
 	unpricedTokens
 	quality
@@ -88,6 +89,13 @@ var (
 	gapBounds   = []float64{0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2.5, 10}
 	costBounds  = []float64{0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10}
 )
+
+// expensive are the sums that alerts watch, the highest first. They are counted apart from
+// call.cost.usd because native buckets have no edges there: those are powers of two.
+var expensive = [...]struct {
+	usd  float64
+	name string
+}{{0.5, "0.5"}, {0.05, "0.05"}}
 
 // instruments returns the measures of calls by their numbers.
 func instruments() [numInstruments]Instrument {
@@ -109,6 +117,7 @@ func instruments() [numInstruments]Instrument {
 		savings:          {Name: "tollwire.cost.savings.usd", Unit: "{USD}", Kind: Counter, Help: "What calls cost less than without the cause.", Sub: []string{"cause"}},
 		overhead:         {Name: "tollwire.cost.overhead.usd", Unit: "{USD}", Kind: Counter, Help: "What calls cost more than without the cause: cache writes that nothing has read yet.", Sub: []string{"cause"}},
 		callCost:         {Name: "tollwire.call.cost.usd", Unit: "{USD}", Kind: Distribution, Help: "What one call cost.", Bounds: costBounds},
+		expensiveCalls:   {Name: "tollwire.expensive.calls", Unit: "{call}", Kind: Counter, Help: "Calls that cost more than so many USD, each under the highest sum that it passed.", Sub: []string{"over_usd"}},
 		unpricedCalls:    {Name: "tollwire.unpriced.calls", Unit: "{call}", Kind: Counter, Help: "Calls without a price.", Sub: []string{"reason"}},
 		unpricedTokens:   {Name: "tollwire.unpriced.tokens", Unit: "{token}", Kind: Counter, Help: "Tokens of calls without a price.", Sub: []string{"reason"}},
 		quality:          {Name: "tollwire.quality", Unit: "{signal}", Kind: Counter, Help: "Signals of a bad answer.", Sub: []string{"signal"}},

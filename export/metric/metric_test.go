@@ -79,7 +79,7 @@ func TestPromNames(t *testing.T) {
 	for i, want := range map[int]string{
 		clientTokens: "gen_ai_client_token_usage", clientDuration: "gen_ai_client_operation_duration_seconds",
 		tokens: "tollwire_tokens_total", cost: "tollwire_cost_usd_total", savings: "tollwire_cost_savings_usd_total",
-		callCost: "tollwire_call_cost_usd", unpricedCalls: "tollwire_unpriced_calls_total", contentGap: "tollwire_content_gap_seconds",
+		callCost: "tollwire_call_cost_usd", expensiveCalls: "tollwire_expensive_calls_total", unpricedCalls: "tollwire_unpriced_calls_total", contentGap: "tollwire_content_gap_seconds",
 	} {
 		if got := insts[i].PromName(); got != want {
 			t.Errorf("%s, want %s", got, want)

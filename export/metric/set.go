@@ -213,7 +213,15 @@ func (s *Set) Export(r *account.Record) {
 		sum(unpricedTokens, in+out, name(p.Unpriced))
 	case p.Source != "":
 		s.at(g, cost, []string{p.Source}).spend(p.USD, e)
-		observe(callCost, p.USD.Float64())
+		usd, passed := p.USD.Float64(), false
+		observe(callCost, usd)
+		for _, edge := range expensive { // each is there from zero: the first call over it is an increase
+			n := s.at(g, expensiveCalls, []string{edge.name})
+			if !passed && usd > edge.usd {
+				n.sum(1, e)
+				passed = true
+			}
+		}
 		if p.HasSavings && p.Savings.Sign() >= 0 {
 			s.at(g, savings, []string{"prompt_cache"}).spend(p.Savings, e)
 		} else if p.HasSavings {

@@ -155,6 +155,8 @@ func TestWhatACallAdds(t *testing.T) {
 		{"tollwire_cost_savings_usd_total", []string{"cause", "prompt_cache"}, 0.01},
 		{"tollwire_cost_overhead_usd_total", nil, 0.02},
 		{"tollwire_call_cost_usd", nil, 2},
+		{"tollwire_expensive_calls_total", []string{"over_usd", "0.05"}, 1},
+		{"tollwire_expensive_calls_total", []string{"over_usd", "0.5"}, 1},
 		{"tollwire_unpriced_calls_total", []string{"reason", "usage_missing"}, 1},
 		{"tollwire_unpriced_tokens_total", nil, 0},
 		{"tollwire_quality_total", []string{"signal", "length"}, 1},
@@ -260,7 +262,7 @@ func TestHostileNamesAreHeldBackAndCapped(t *testing.T) {
 	for name, fam := range f {
 		fixed := 1
 		switch name {
-		case "gen_ai_client_token_usage", "tollwire_calls_total":
+		case "gen_ai_client_token_usage", "tollwire_calls_total", "tollwire_expensive_calls_total":
 			fixed = 2
 		case "tollwire_tokens_total":
 			fixed = 3
