@@ -126,8 +126,17 @@ test-cluster: build ## The DaemonSet on a real kubelet, held to the simulator's 
 	@$(AS_ROOT) bin/cluster -outage $(OUTAGE)
 
 .PHONY: test-backends
-test-backends: setup build ## The same totals from Prometheus, Alertmanager and OTLP as from the simulator's ledger
-	@$(AS_ROOT) hack/setup backends
+test-backends: setup build bin/backends.test ## The same totals from Prometheus, Alertmanager and OTLP as from the simulator's ledger
 	@go test -count=1 ./deploy/prometheus ./deploy/alertmanager ./export/prom # they skip without promtool
-	@for p in backends grafana; do go test -c -o bin/$$p.test ./deploy/$$p; done
 	@cd deploy/backends && $(AS_ROOT) ../../bin/backends.test -backends -test.v -test.timeout 7m -test.count 1 | $(CURDIR)/hack/testlog
+
+.PHONY: test-backends-full
+test-backends-full: setup build bin/backends.test ## The same through a real OTel Collector to Jaeger and Prometheus 3 (built from their modules first)
+	@deploy/backends/binaries
+	@PROMTOOL3=$(TOLLWIRE_CACHE)/backends/bin/promtool3 go test -count=1 -run Native ./deploy/prometheus
+	@cd deploy/backends && $(AS_ROOT) ../../bin/backends.test -full $(TOLLWIRE_CACHE)/backends/bin -test.v -test.timeout 12m -test.count 1 | $(CURDIR)/hack/testlog
+
+.PHONY: bin/backends.test
+bin/backends.test:
+	@$(AS_ROOT) hack/setup backends
+	@for p in backends grafana; do go test -c -o bin/$$p.test ./deploy/$$p; done

@@ -34,7 +34,13 @@ import (
 
 var bin = struct{ agent, llmsim, dashboards string }{"../../bin/tollwire", "../../bin/llmsim", "../../bin/grafana.test"}
 
-var wanted = flag.Bool("backends", false, "run: needs root, Prometheus, Alertmanager and the binaries in bin/, as make test-backends has them")
+var (
+	wanted = flag.Bool("backends", false, "run: needs root, Prometheus, Alertmanager and the binaries in bin/, as make test-backends has them")
+	full   = flag.String("full", "", "run with what stands in this folder instead: Prometheus 3, Jaeger, a Collector, as make test-backends-full builds them")
+)
+
+// fullTest is the one that -full runs, and nothing else does.
+const fullTest = "^TestRealBackends$"
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -42,7 +48,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "receiver:", receive(dir))
 		os.Exit(1)
 	}
-	if !*wanted {
+	if !*wanted && *full == "" {
 		fmt.Println("backends: skipped, make test-backends runs it")
 		os.Exit(0)
 	}
@@ -56,9 +62,18 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 	}
+	all := flag.Lookup("test.run").Value.String() == ""
+	ok, which := "backends: prometheus ok, alertmanager ok, otlp ok, totals equal, canary unseen", "test.skip"
+	if *full != "" {
+		ok, which = "backends: prometheus 3 ok, jaeger ok, collector ok, totals equal, canary unseen", "test.run"
+	}
+	if err := flag.Set(which, fullTest); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
 	code := m.Run()
-	if code == 0 && flag.Lookup("test.run").Value.String() == "" {
-		fmt.Println("backends: prometheus ok, alertmanager ok, otlp ok, totals equal, canary unseen")
+	if code == 0 && all {
+		fmt.Println(ok)
 	}
 	os.Exit(code)
 }
@@ -76,15 +91,20 @@ func (a totals) equal(b totals) bool {
 	return a == b && usd < 1e-9
 }
 
-// config is the agent's, with the defaults for everything that is private.
-const config = `
+// pricingConfig is a budget, for the dashboards that show one.
+const pricingConfig = `
 pricing:
   budgets:
     - {name: all, period: day, limit: 5}
+`
+
+// otlpConfig is the agent's for a receiver, with the defaults for everything that is
+// private: its endpoint, its folder and that of the queue.
+const otlpConfig = pricingConfig + `
 export:
   metrics: {native: true}
   otlp:
-    endpoint: grpcs://%[1]s
+    endpoint: %[1]s
     header_files: {authorization: %[2]s/authorization}
     tls: {ca: %[2]s/ca.pem, cert: %[2]s/client.pem, key: %[2]s/client.key}
     queue: {dir: %[3]s}
@@ -94,60 +114,57 @@ export:
 // rig is all that runs.
 type rig struct {
 	*testing.T
-	ctx        context.Context
-	sim        *trial.Sim
-	agent      *trial.Agent
-	programs   []clients.Client
-	receiver   *receiver
-	prometheus *servers.Prometheus
-	hook       *webhook
-	out        outputs
-	ignored    int // entries of the ledger from before the agent
+	ctx      context.Context
+	dir      string // of the agent: records and queue
+	sim      *trial.Sim
+	agent    *trial.Agent
+	programs []clients.Client
+	hook     *webhook
+	out      outputs
+	ignored  int                      // entries of the ledger from before the agent
+	backends map[string]func() totals // what each says
 }
 
+// TestBackends: Debian's Prometheus and Alertmanager, and OTLP over gRPC.
 func TestBackends(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
-	defer cancel()
-	r := newRig(t, ctx)
+	r := newRig(t, 5*time.Minute)
+	receiver := r.receive("grpcs")
+	prometheus := r.prometheus("prometheus", r.alertmanager(), "--enable-feature=exemplar-storage")
+	r.backends["Prometheus"] = r.scraped(prometheus, "tollwire", classic)
 
 	r.clients(traffic())
 	r.all()
 
-	// The receiver dies at work; what it does not get waits on disk.
-	working := r.start(traffic())
-	time.Sleep(200 * time.Millisecond)
-	r.receiver.kill()
-	r.finish(working)
-	r.clients(append(traffic(), call("anthropic", false, "input=100000;tokens=21000")))
-	r.await("spans wait on disk", func() bool { return r.scrape().Sum("tollwire_queue_depth", "queue", "otlp.traces") > 0 })
-	if got, want := r.receiver.spans(t), r.ledger(); got.calls >= want.calls {
-		t.Errorf("%d spans came to a receiver that is dead", got.calls)
-	}
-	r.out.unseen(t, r.agent, nil)
-	r.receiver.start(t)
-	r.clients(traffic())
-	want := r.all()
+	want := r.outage(receiver)
 
-	// The dear call is told once.
-	const alert = "TollwireCallOver50Cents"
-	r.await("the alert", func() bool { return r.hook.told(alert) > 0 })
-	time.Sleep(3 * time.Second) // three evaluations and as many group intervals
-	if n := r.hook.told(alert); n != 1 {
-		t.Errorf("the alert was told %d times:\n%s", n, r.hook.said())
+	// The expensive calls are told once, and lead to their trace.
+	r.once("TollwireCallOver50Cents")
+	if got := prometheus.Exemplars(`tollwire_expensive_calls_total{over_usd="0.5"}`); !slices.Contains(got, trace) {
+		t.Errorf("exemplars of traces %q, want %s", got, trace)
 	}
+	r.show()
 
-	r.dashboards()
-	r.promtool()
-	r.out.unseen(t, r.agent, map[string]string{"alerts": r.hook.said()})
-	r.out.looked(t)
-	if err := r.agent.Stop(syscall.SIGTERM); err != nil {
-		t.Error(err)
-	}
-	t.Logf("%+v everywhere; %d bytes of output without a private text", want, r.out.seen)
+	r.dashboards("prometheus")
+	r.promtool("promtool")
+	r.end(want)
 }
 
-func newRig(t *testing.T, ctx context.Context) *rig {
-	r := &rig{T: t, ctx: ctx, hook: &webhook{}}
+// TestOTLPOverHTTP: the same to a receiver that speaks as Langfuse's does.
+func TestOTLPOverHTTP(t *testing.T) {
+	r := newRig(t, 3*time.Minute)
+	receiver := r.receive("https")
+	r.clients(traffic())
+	r.all()
+	r.end(r.outage(receiver))
+}
+
+// newRig starts the provider's simulator; receive or start start the agent.
+func newRig(t *testing.T, limit time.Duration) *rig {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	t.Cleanup(cancel)
+	r := &rig{T: t, ctx: ctx, dir: t.TempDir(), hook: &webhook{}, backends: map[string]func() totals{}}
+	r.backends["JSON Lines"] = r.records
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		t.Fatal(err)
@@ -159,49 +176,115 @@ func newRig(t *testing.T, ctx context.Context) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = r.sim.Stop(syscall.SIGTERM) })
-	dir := t.TempDir()
-	private := append(answers(t, r.sim), canary)
+	r.out = outputs{private: append(answers(t, r.sim), canary), public: "gpt-4o-mini", holds: map[string]bool{}}
 	r.await("the ledger", func() bool { return len(r.entries()) == 2 })
 	r.ignored = 2
+	return r
+}
 
-	r.receiver = newReceiver(t)
-	r.receiver.start(t)
-	queue := filepath.Join(dir, "queue")
-	r.out = outputs{
-		private: private, public: "gpt-4o-mini",
-		files: []string{dir, filepath.Join(r.receiver.dir, "traces"), filepath.Join(r.receiver.dir, "metrics")},
-		holds: map[string]bool{"/metrics as text/plain": false, "/metrics as application/openmetrics": false, "/metrics as application/vnd": false,
-			filepath.Join(dir, "calls.jsonl"): false, filepath.Join(queue, "traces"): false, filepath.Join(queue, "metrics"): false},
+// start starts the agent with the configuration.
+func (r *rig) start(config string) {
+	r.Helper()
+	file := filepath.Join(r.TempDir(), "tollwire.yaml")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		r.Fatal(err)
 	}
-	for _, d := range r.out.files[1:] {
-		r.out.holds[d] = false
+	var err error
+	if r.agent, err = trial.StartAgent(r.ctx, bin.agent, r.dir, "--config", file); err != nil {
+		r.Fatal(err)
 	}
-	file := filepath.Join(t.TempDir(), "tollwire.yaml")
-	text := fmt.Sprintf(config, r.receiver.addr(t), r.receiver.dir, queue)
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if r.agent, err = trial.StartAgent(ctx, bin.agent, dir, "--config", file); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
+	r.Cleanup(func() {
 		_ = r.agent.Stop(syscall.SIGKILL)
-		if t.Failed() {
-			t.Logf("the agent said:\n%s", r.agent.Log())
+		if r.Failed() {
+			r.Logf("the agent said:\n%s", r.agent.Log())
 		}
 	})
+	r.out.mustHold(filepath.Join(r.dir, "calls.jsonl"), r.queue("traces"), r.queue("metrics"),
+		"/metrics as text/plain", "/metrics as application/openmetrics", "/metrics as application/vnd")
+	r.out.files = append(r.out.files, r.dir)
+}
 
-	hook := httptest.NewServer(r.hook)
-	t.Cleanup(hook.Close)
-	am := servers.StartAlertmanager(t, alertmanagerConfig(t, hook.URL))
-	rules, err := filepath.Abs("../prometheus")
-	if err != nil {
-		t.Fatal(err)
+// queue is where the agent's spans or metrics wait.
+func (r *rig) queue(signal string) string { return filepath.Join(r.dir, "queue", signal) }
+
+// receive starts a receiver of OTLP, and the agent that sends to it.
+func (r *rig) receive(scheme string) *receiver {
+	r.Helper()
+	c := newReceiver(r.T, scheme)
+	c.start(r.T)
+	text := fmt.Sprintf(otlpConfig, c.endpoint(r.T), c.dir, filepath.Join(r.dir, "queue"))
+	if scheme == "https" {
+		text += "    langfuse: true\n"
 	}
-	r.prometheus = servers.StartPrometheus(t, fmt.Sprintf("global: {scrape_interval: 1s, evaluation_interval: 1s}\nrule_files: [%s/recording.yml, %s/alerts.yml]\n"+
+	r.start(text)
+	got := []string{filepath.Join(c.dir, "traces"), filepath.Join(c.dir, "metrics")}
+	r.out.files = append(r.out.files, got...)
+	r.out.mustHold(got...)
+	r.backends["spans"] = func() totals { return c.spans(r.T) }
+	r.backends["OTLP metrics"] = func() totals { return c.measures(r.T) }
+	return c
+}
+
+// outage kills the receiver at work. What it does not get waits on disk until it is
+// there again; among it are the expensive calls.
+func (r *rig) outage(c *receiver) totals {
+	r.Helper()
+	working := r.begin(traffic())
+	time.Sleep(200 * time.Millisecond)
+	c.kill()
+	r.finish(working)
+	r.clients(append(traffic(), expensive()))
+	r.await("spans wait on disk", func() bool { return r.scrape().Sum("tollwire_queue_depth", "queue", "otlp.traces") > 0 })
+	if got, want := c.spans(r.T), r.ledger(); got.calls >= want.calls {
+		r.Errorf("%d spans came to a receiver that is dead", got.calls)
+	}
+	r.out.unseen(r.T, r.agent, nil)
+	c.start(r.T)
+	r.clients(traffic())
+	want := r.all()
+	if n := c.children(r.T); n != len(r.programs) {
+		r.Errorf("%d of %d calls hang on the span that their programs named", n, len(r.programs))
+	}
+	return want
+}
+
+// end looks at everything that came out, and ends the agent in order.
+func (r *rig) end(want totals) {
+	r.Helper()
+	r.out.unseen(r.T, r.agent, map[string]string{"alerts": r.hook.said()})
+	r.out.looked(r.T)
+	if err := r.agent.Stop(syscall.SIGTERM); err != nil {
+		r.Error(err)
+	}
+	r.Logf("%+v everywhere; %d bytes of output without a private text", want, r.out.seen)
+}
+
+// alertmanager starts one that tells r.hook, and returns its address.
+func (r *rig) alertmanager() string {
+	r.Helper()
+	hook := httptest.NewServer(r.hook)
+	r.Cleanup(hook.Close)
+	return servers.StartAlertmanager(r.T, alertmanagerConfig(r.T, hook.URL))
+}
+
+// once waits for an alert and for it not to be told again.
+func (r *rig) once(alert string) {
+	r.Helper()
+	r.await(alert, func() bool { return r.hook.told(alert) > 0 })
+	time.Sleep(3 * time.Second) // three evaluations and as many group intervals
+	if n := r.hook.told(alert); n != 1 {
+		r.Errorf("%s was told %d times:\n%s", alert, n, r.hook.said())
+	}
+}
+
+// prometheus starts a server with the rules that scrapes the agent.
+func (r *rig) prometheus(program, alertmanager string, flags ...string) *servers.Prometheus {
+	r.Helper()
+	rules := mustAbs(r.T, "../prometheus")
+	return servers.StartPrometheus(r.T, program, fmt.Sprintf("global: {scrape_interval: 1s, evaluation_interval: 1s}\nrule_files: [%s/recording.yml, %s/alerts.yml]\n"+
 		"alerting: {alertmanagers: [{static_configs: [{targets: [%q]}]}]}\n"+
-		"scrape_configs:\n  - {job_name: tollwire, static_configs: [{targets: [%q]}]}\n", rules, rules, am, strings.TrimPrefix(r.agent.Metrics, "http://")))
-	return r
+		"scrape_configs:\n  - {job_name: tollwire, static_configs: [{targets: [%q]}]}\n",
+		rules, rules, alertmanager, strings.TrimPrefix(r.agent.Metrics, "http://")), flags...)
 }
 
 // await waits until done, at most half a minute.
@@ -217,10 +300,10 @@ func (r *rig) await(what string, done func() bool) {
 // clients has every program make the calls.
 func (r *rig) clients(calls []clients.Call) {
 	r.Helper()
-	r.finish(r.start(calls))
+	r.finish(r.begin(calls))
 }
 
-func (r *rig) start(calls []clients.Call) (runs []*clients.Run) {
+func (r *rig) begin(calls []clients.Call) (runs []*clients.Run) {
 	r.Helper()
 	for i := range r.programs {
 		c := &r.programs[i]
@@ -296,11 +379,7 @@ func (r *rig) all() totals {
 	// Everything that was asked for is in the ledger: the clients have ended.
 	time.Sleep(100 * time.Millisecond)
 	want := r.ledger()
-	for name, read := range map[string]func() totals{
-		"JSON Lines": r.records, "Prometheus": r.queries,
-		"spans":        func() totals { return r.receiver.spans(r.T) },
-		"OTLP metrics": func() totals { return r.receiver.measures(r.T) },
-	} {
+	for name, read := range r.backends {
 		var got totals
 		for deadline := time.Now().Add(40 * time.Second); time.Now().Before(deadline); time.Sleep(250 * time.Millisecond) {
 			if got = read(); got.equal(want) {
@@ -352,20 +431,42 @@ func (sum *totals) record(rec *ledgercheck.Record, cost *big.Rat) {
 	}
 }
 
-func (r *rig) queries() totals {
-	sum := func(name, labels string) (sum float64) {
-		for _, v := range r.prometheus.Query(fmt.Sprintf("sum(%s{tollwire_graph=%q%s})", name, graph, labels)) {
+// How the sum of a histogram is asked for.
+const (
+	classic = "%s_sum%s"
+	native  = "histogram_sum(%s%s)"
+)
+
+// scraped reads what a Prometheus has of a job.
+func (r *rig) scraped(p *servers.Prometheus, job, histogram string) func() totals {
+	sum := func(format, name, labels string) (sum float64) {
+		r.Helper()
+		series := fmt.Sprintf(format, name, fmt.Sprintf("{job=%q, tollwire_graph=%q%s}", job, graph, labels))
+		for _, v := range p.Query("sum(" + series + ")") {
 			sum += v
 		}
 		return sum
 	}
-	return totals{
-		calls:  int(sum("tollwire_calls_total", `, role="client"`)),
-		failed: int(sum("tollwire_calls_total", `, role="client", status!="ok"`)),
-		served: int(sum("tollwire_calls_total", `, role="server"`)),
-		input:  sum("gen_ai_client_token_usage_sum", `, gen_ai_token_type="input"`),
-		output: sum("gen_ai_client_token_usage_sum", `, gen_ai_token_type="output"`),
-		usd:    sum("tollwire_cost_usd_total", ""),
+	return func() totals {
+		return totals{
+			calls:  int(sum("%s%s", "tollwire_calls_total", `, role="client"`)),
+			failed: int(sum("%s%s", "tollwire_calls_total", `, role="client", status!="ok"`)),
+			served: int(sum("%s%s", "tollwire_calls_total", `, role="server"`)),
+			input:  sum(histogram, "gen_ai_client_token_usage", `, gen_ai_token_type="input"`),
+			output: sum(histogram, "gen_ai_client_token_usage", `, gen_ai_token_type="output"`),
+			usd:    sum("%s%s", "tollwire_cost_usd_total", ""),
+		}
+	}
+}
+
+// show has the agent's own account of the trace that the expensive calls are in.
+func (r *rig) show() {
+	r.Helper()
+	out, err := exec.CommandContext(r.ctx, bin.agent, "show", "--records", filepath.Join(r.dir, "calls.jsonl"), trace).CombinedOutput()
+	n := len(r.programs)
+	want := fmt.Sprintf("%d calls, %d tokens in, %d out, ", n, n*100_000, n*21_000)
+	if err != nil || !strings.Contains(string(out), want) {
+		r.Errorf("tollwire show %s: %v, want %q in\n%s", trace, err, want, out)
 	}
 }
 
@@ -378,8 +479,9 @@ func (r *rig) scrape() trial.Samples {
 	return m
 }
 
-// dashboards has every query of every dashboard answered while calls of every kind go on.
-func (r *rig) dashboards() {
+// dashboards has every query of every dashboard answered, by a Prometheus with classic
+// and one with native buckets, while calls of every kind go on.
+func (r *rig) dashboards(prometheus string) {
 	r.Helper()
 	java(r.T)
 	liar := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -415,7 +517,7 @@ func (r *rig) dashboards() {
 	})
 	cmd := exec.CommandContext(r.ctx, mustAbs(r.T, bin.dashboards), "-test.run", "^TestEveryQueryAnswers$", "-test.count=1")
 	cmd.Dir = "../grafana"
-	cmd.Env = append(os.Environ(), "TOLLWIRE_METRICS="+strings.TrimPrefix(r.agent.Metrics, "http://"))
+	cmd.Env = append(os.Environ(), "TOLLWIRE_METRICS="+strings.TrimPrefix(r.agent.Metrics, "http://"), "TOLLWIRE_PROMETHEUS="+prometheus)
 	out, err := cmd.CombinedOutput()
 	cancel()
 	busy.Wait()
@@ -452,9 +554,9 @@ func java(t *testing.T) {
 }
 
 // promtool finds nothing to say about /metrics.
-func (r *rig) promtool() {
+func (r *rig) promtool(program string) {
 	r.Helper()
-	cmd := exec.CommandContext(r.ctx, "promtool", "check", "metrics")
+	cmd := exec.CommandContext(r.ctx, program, "check", "metrics")
 	cmd.Stdin = strings.NewReader(string(get(r.T, r.agent.Metrics+"/metrics", "text/plain")))
 	if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
 		r.Errorf("promtool check metrics: %v\n%s", err, out)

@@ -75,6 +75,16 @@ func traffic() (all []clients.Call) {
 	return append(all, call("anthropic", true, plan+";write5m=500;think=7"), call("openai", false, "error=429"))
 }
 
+// trace is the program's own, which it names in its expensive calls.
+const trace, parent = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+// expensive is a call of 0.615 USD in a trace of the program's own.
+func expensive() clients.Call {
+	c := call("anthropic", false, "input=100000;tokens=21000")
+	c.Headers["Traceparent"] = "00-" + trace + "-" + parent + "-01"
+	return c
+}
+
 // answers are texts that llmsim's answers hold.
 func answers(t *testing.T, s *trial.Sim) (texts []string) {
 	t.Helper()
@@ -124,28 +134,38 @@ type outputs struct {
 	holds   map[string]bool
 }
 
-// unseen looks for private texts everywhere.
-func (o *outputs) unseen(t *testing.T, agent *trial.Agent, more map[string]string) {
+// mustHold adds folders, files and outputs in which the public text must be found.
+func (o *outputs) mustHold(roots ...string) {
+	for _, root := range roots {
+		o.holds[root] = false
+	}
+}
+
+// look looks for private texts in one output.
+func (o *outputs) look(t *testing.T, where string, b []byte) {
 	t.Helper()
-	look := func(where string, b []byte) {
-		o.seen += int64(len(b))
-		b = bytes.ToLower(b)
-		for root := range o.holds {
-			o.holds[root] = o.holds[root] || strings.HasPrefix(where, root) && bytes.Contains(b, []byte(o.public))
-		}
-		for _, p := range o.private {
-			if i := bytes.Index(b, []byte(strings.ToLower(p))); i >= 0 {
-				t.Errorf("%q is in %s: …%q…", p, where, b[max(0, i-80):min(len(b), i+80)])
-			}
+	o.seen += int64(len(b))
+	b = bytes.ToLower(b)
+	for root := range o.holds {
+		o.holds[root] = o.holds[root] || strings.HasPrefix(where, root) && bytes.Contains(b, []byte(o.public))
+	}
+	for _, p := range o.private {
+		if i := bytes.Index(b, []byte(strings.ToLower(p))); i >= 0 {
+			t.Errorf("%q is in %s: …%q…", p, where, b[max(0, i-80):min(len(b), i+80)])
 		}
 	}
+}
+
+// unseen looks for private texts in all that comes out of the agent.
+func (o *outputs) unseen(t *testing.T, agent *trial.Agent, more map[string]string) {
+	t.Helper()
 	for _, root := range o.files {
 		if err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() {
 				return err
 			}
 			b, err := os.ReadFile(path)
-			look(path, b)
+			o.look(t, path, b)
 			if os.IsNotExist(err) {
 				return nil // sent and deleted
 			}
@@ -154,16 +174,16 @@ func (o *outputs) unseen(t *testing.T, agent *trial.Agent, more map[string]strin
 			t.Error(err)
 		}
 	}
-	look("the log", []byte(agent.Log()))
+	o.look(t, "the log", []byte(agent.Log()))
 	for where, text := range more {
-		look(where, []byte(text))
+		o.look(t, where, []byte(text))
 	}
 	for _, format := range []string{"text/plain", "application/openmetrics-text;version=1.0.0",
 		"application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"} {
-		look("/metrics as "+format, get(t, agent.Metrics+"/metrics", format))
+		o.look(t, "/metrics as "+format, get(t, agent.Metrics+"/metrics", format))
 	}
 	for _, list := range []string{"unpriced", "prices", "budgets", "machines", "attached", "unseen"} {
-		look(list, get(t, agent.Metrics+"/api/v1/"+list, "application/json"))
+		o.look(t, list, get(t, agent.Metrics+"/api/v1/"+list, "application/json"))
 	}
 }
 

@@ -100,7 +100,7 @@ func TestHostileModels(t *testing.T) {
 		}
 		before = series
 	}
-	r.promtool()
+	r.promtool("promtool")
 	t.Logf("%d names, %d series", n, before)
 }
 

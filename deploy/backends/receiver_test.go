@@ -1,6 +1,7 @@
 package backends_test
 
 import (
+	"compress/gzip"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -8,11 +9,15 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"math/big"
 	"net"
+	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,6 +38,8 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/tollwire/tollwire/deploy/servers"
 )
 
 // receiverFolder tells a copy of the test's program to be the receiver.
@@ -41,11 +48,11 @@ const receiverFolder = "BACKENDS_RECEIVER"
 // secret is what the receiver wants in the header authorization.
 const secret = "Bearer of-the-receiver"
 
-// receiver takes OTLP over gRPC with mutual TLS. It is a process of its own, so that
-// it can be killed; what it acknowledged it has put on disk.
+// receiver takes OTLP with mutual TLS, over gRPC or as Langfuse does over HTTP. It is a
+// process of its own, so that it can be killed; what it acknowledged it has put on disk.
 type receiver struct {
 	coltrace.UnimplementedTraceServiceServer
-	dir string // addr, ca.pem, server.pem, client.pem with their .key; traces/, metrics/
+	dir string // endpoint, ca.pem, server.pem, client.pem with their .key; traces/, metrics/
 	cmd *exec.Cmd
 }
 
@@ -55,15 +62,14 @@ type metricsReceiver struct {
 }
 
 func (r *receiver) Export(ctx context.Context, m *coltrace.ExportTraceServiceRequest) (*coltrace.ExportTraceServiceResponse, error) {
-	return &coltrace.ExportTraceServiceResponse{}, r.keep(ctx, "traces", m)
+	return &coltrace.ExportTraceServiceResponse{}, r.take(ctx, "traces", m)
 }
 
 func (r metricsReceiver) Export(ctx context.Context, m *colmetrics.ExportMetricsServiceRequest) (*colmetrics.ExportMetricsServiceResponse, error) {
-	return &colmetrics.ExportMetricsServiceResponse{}, r.keep(ctx, "metrics", m)
+	return &colmetrics.ExportMetricsServiceResponse{}, r.take(ctx, "metrics", m)
 }
 
-// keep writes a message to a file; the files' order is that of arrival.
-func (r *receiver) keep(ctx context.Context, signal string, m proto.Message) error {
+func (r *receiver) take(ctx context.Context, signal string, m proto.Message) error {
 	if md, _ := metadata.FromIncomingContext(ctx); !slices.Equal(md.Get("authorization"), []string{secret}) {
 		return status.Error(codes.Unauthenticated, "no or another authorization")
 	}
@@ -71,13 +77,50 @@ func (r *receiver) keep(ctx context.Context, signal string, m proto.Message) err
 	if err != nil {
 		return err
 	}
+	return r.keep(signal, b)
+}
+
+// ServeHTTP takes OTLP over HTTP: protobuf, compressed, under Langfuse's path and with
+// the header by which it shows spans at once. Empty is the encoding of a reply that
+// rejects nothing.
+func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	signal, ok := strings.CutPrefix(req.URL.Path, langfusePath+"/v1/")
+	h := req.Header
+	switch {
+	case req.Method != http.MethodPost || !ok || signal != "traces" && signal != "metrics":
+		http.NotFound(w, req)
+	case h.Get("Authorization") != secret:
+		http.Error(w, "no or another authorization", http.StatusUnauthorized)
+	case h.Get("Content-Type") != "application/x-protobuf" || h.Get("Content-Encoding") != "gzip" || h.Get("X-Langfuse-Ingestion-Version") == "":
+		http.Error(w, "not as Langfuse has it", http.StatusBadRequest)
+	default:
+		body, err := gzip.NewReader(req.Body)
+		var b []byte
+		if err == nil {
+			b, err = io.ReadAll(body)
+		}
+		if err == nil {
+			err = r.keep(signal, b)
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+		}
+	}
+}
+
+// keep writes a message to a file; the files' order is that of arrival.
+func (r *receiver) keep(signal string, b []byte) error {
 	name := filepath.Join(r.dir, signal, fmt.Sprintf("%020d", time.Now().UnixNano()))
 	return errors.Join(os.WriteFile(name+".part", b, 0o600), os.Rename(name+".part", name+".pb"))
 }
 
 // receive is the receiver's process.
 func receive(dir string) error {
-	addr, err := os.ReadFile(filepath.Join(dir, "addr"))
+	endpoint, err := os.ReadFile(filepath.Join(dir, "endpoint"))
+	if err != nil {
+		return err
+	}
+	u, err := url.Parse(string(endpoint))
 	if err != nil {
 		return err
 	}
@@ -91,21 +134,26 @@ func receive(dir string) error {
 	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(ca)
-	l, err := net.Listen("tcp", string(addr))
+	conf := &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool}
+	l, err := net.Listen("tcp", u.Host)
 	if err != nil {
 		return err
 	}
 	r := &receiver{dir: dir}
-	s := grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{
-		Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool,
-	})))
+	if u.Scheme == "https" {
+		return (&http.Server{Handler: r, TLSConfig: conf, ReadTimeout: 10 * time.Second}).ServeTLS(l, "", "")
+	}
+	s := grpc.NewServer(grpc.Creds(credentials.NewTLS(conf)))
 	coltrace.RegisterTraceServiceServer(s, r)
 	colmetrics.RegisterMetricsServiceServer(s, metricsReceiver{receiver: r})
 	return s.Serve(l)
 }
 
-// newReceiver makes the folder of a receiver; start runs it.
-func newReceiver(t *testing.T) *receiver {
+// langfusePath is where Langfuse's OTLP endpoint is.
+const langfusePath = "/api/public/otel"
+
+// newReceiver makes the folder of a receiver that speaks grpcs or https; start runs it.
+func newReceiver(t *testing.T, scheme string) *receiver {
 	t.Helper()
 	r := &receiver{dir: t.TempDir()}
 	for _, d := range []string{"traces", "metrics"} {
@@ -113,13 +161,11 @@ func newReceiver(t *testing.T) *receiver {
 			t.Fatal(err)
 		}
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	endpoint := scheme + "://" + servers.FreePort(t)
+	if scheme == "https" {
+		endpoint += langfusePath
 	}
-	addr := l.Addr().String()
-	l.Close()
-	if err := errors.Join(certificates(r.dir), os.WriteFile(filepath.Join(r.dir, "addr"), []byte(addr), 0o600),
+	if err := errors.Join(certificates(r.dir), os.WriteFile(filepath.Join(r.dir, "endpoint"), []byte(endpoint), 0o600),
 		os.WriteFile(filepath.Join(r.dir, "authorization"), []byte(secret+"\n"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
@@ -127,9 +173,9 @@ func newReceiver(t *testing.T) *receiver {
 	return r
 }
 
-func (r *receiver) addr(t *testing.T) string {
+func (r *receiver) endpoint(t *testing.T) string {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join(r.dir, "addr"))
+	b, err := os.ReadFile(filepath.Join(r.dir, "endpoint"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,8 +221,8 @@ func read[M proto.Message](t *testing.T, r *receiver, signal string, m M, each f
 	}
 }
 
-// spans adds up the spans, each id once.
-func (r *receiver) spans(t *testing.T) (sum totals) {
+// each hands over every span, each id once.
+func (r *receiver) each(t *testing.T, span func(*tracepb.Span)) {
 	t.Helper()
 	seen := map[string]bool{}
 	read(t, r, "traces", &coltrace.ExportTraceServiceRequest{}, func(m *coltrace.ExportTraceServiceRequest) {
@@ -185,13 +231,30 @@ func (r *receiver) spans(t *testing.T) (sum totals) {
 				for _, s := range ss.Spans {
 					if !seen[string(s.SpanId)] {
 						seen[string(s.SpanId)] = true
-						sum.span(s)
+						span(s)
 					}
 				}
 			}
 		}
 	})
+}
+
+// spans adds up the spans.
+func (r *receiver) spans(t *testing.T) (sum totals) {
+	t.Helper()
+	r.each(t, sum.span)
 	return sum
+}
+
+// children is how many calls hang on the span that their programs named.
+func (r *receiver) children(t *testing.T) (n int) {
+	t.Helper()
+	r.each(t, func(s *tracepb.Span) {
+		if s.Kind == tracepb.Span_SPAN_KIND_CLIENT && hex.EncodeToString(s.TraceId) == trace && hex.EncodeToString(s.ParentSpanId) == parent {
+			n++
+		}
+	})
+	return n
 }
 
 func (sum *totals) span(s *tracepb.Span) {

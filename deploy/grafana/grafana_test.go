@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"log/slog"
@@ -39,7 +40,8 @@ func TestDashboardsAreWhatTheSourceMakes(t *testing.T) {
 
 // Every query of every dashboard returns data from a Prometheus that scraped the
 // agent's own exporter: with classic buckets, and with native ones, where it drops
-// the classic. TOLLWIRE_METRICS names a running agent (host:port) to scrape instead.
+// the classic. TOLLWIRE_METRICS names a running agent (host:port) to scrape instead,
+// TOLLWIRE_PROMETHEUS another Prometheus than the one that is installed.
 func TestEveryQueryAnswers(t *testing.T) {
 	for name, native := range map[string]bool{"classic": false, "native": true} {
 		t.Run(name, func(t *testing.T) {
@@ -83,7 +85,7 @@ func start(t *testing.T, native bool) *prometheus {
 	if native {
 		flags = append(flags, "--enable-feature=native-histograms")
 	}
-	return &prometheus{servers.StartPrometheus(t, fmt.Sprintf("global: {scrape_interval: 1s, evaluation_interval: 1s}\n"+
+	return &prometheus{servers.StartPrometheus(t, cmp.Or(os.Getenv("TOLLWIRE_PROMETHEUS"), "prometheus"), fmt.Sprintf("global: {scrape_interval: 1s, evaluation_interval: 1s}\n"+
 		"rule_files: [%s/recording.yml, %s/alerts.yml]\n"+
 		"scrape_configs:\n  - {job_name: tollwire, static_configs: [{targets: [%q]}]}\n", rules, rules, target), flags...), map[string]bool{}}
 }

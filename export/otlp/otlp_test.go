@@ -16,11 +16,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log"
 	"log/slog"
 	"math"
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -39,6 +41,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	_ "google.golang.org/grpc/encoding/gzip"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -261,7 +264,8 @@ func spanID(i int) func(*account.Record) {
 
 func TestSpan(t *testing.T) {
 	r := newReceiver()
-	addr, _ := r.grpc(t, "127.0.0.1:0")
+	wire := &compression{}
+	addr, _ := r.grpc(t, "127.0.0.1:0", grpc.StatsHandler(wire))
 	e := start(t, config(t, "grpc://"+addr))
 	e.Export(recordtest.New(priced("0.0625"), spanID(0), func(r *account.Record) {
 		r.Trace.Parent, r.Owner.PodName, r.Owner.Workload = "00f067aa0ba902b7", "web-1", map[string]string{"k8s.deployment.name": "web"}
@@ -313,6 +317,21 @@ func TestSpan(t *testing.T) {
 	}
 	if len(r.headers) == 0 || r.headers[0] != "acme" {
 		t.Errorf("headers %v", r.headers)
+	}
+	if wire.seen != "gzip" {
+		t.Errorf("compression %q", wire.seen)
+	}
+}
+
+// compression keeps how the last request was compressed.
+type compression struct{ seen string }
+
+func (c *compression) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context   { return ctx }
+func (c *compression) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+func (c *compression) HandleConn(context.Context, stats.ConnStats)                       {}
+func (c *compression) HandleRPC(_ context.Context, s stats.RPCStats) {
+	if in, ok := s.(*stats.InHeader); ok {
+		c.seen = in.Compression
 	}
 }
 
@@ -403,25 +422,38 @@ func TestMutualTLS(t *testing.T) {
 	dir := t.TempDir()
 	pool, pair := certificates(t, dir)
 	r := newReceiver()
-	addr, _ := r.grpc(t, "127.0.0.1:0", grpc.Creds(credentials.NewTLS(&tls.Config{
-		Certificates: []tls.Certificate{pair}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert,
-	})))
-	cfg := config(t, "grpcs://"+addr)
-	cfg.TLS = otlp.TLS{CA: filepath.Join(dir, "cert.pem"), Cert: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem"), ServerName: "localhost"}
-	e := start(t, cfg)
-	e.Export(recordtest.New(spanID(0)))
-	closed(t, e)
-	if r.count() != 1 {
-		t.Errorf("%d spans, %+v", r.count(), e.Stats())
-	}
-	cfg.Dir, cfg.TLS.Cert, cfg.TLS.Key = t.TempDir(), "", ""
-	e = start(t, cfg)
-	e.Export(recordtest.New(spanID(1)))
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-	defer cancel()
-	_ = e.Close(ctx)
-	if r.count() != 1 || e.Stats()["traces"].Queued != 1 {
-		t.Errorf("without a client certificate: %d spans, %+v", r.count(), e.Stats())
+	conf := &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert}
+	addr, _ := r.grpc(t, "127.0.0.1:0", grpc.Creds(credentials.NewTLS(conf)))
+	srv := httptest.NewUnstartedServer(r)
+	srv.TLS, srv.Config.ErrorLog = conf, log.New(io.Discard, "", 0)
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	for i, endpoint := range []string{"grpcs://" + addr, srv.URL + "/base"} {
+		cfg := config(t, endpoint)
+		cfg.TLS = otlp.TLS{CA: filepath.Join(dir, "cert.pem"), Cert: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem"), ServerName: "localhost"}
+		e := start(t, cfg)
+		e.Export(recordtest.New(spanID(i)))
+		closed(t, e)
+		if r.count() != i+1 {
+			t.Errorf("%s: %d spans, %+v", endpoint, r.count(), e.Stats())
+		}
+		for why, wrong := range map[string]func(*otlp.TLS){
+			"without a client certificate": func(c *otlp.TLS) { c.Cert, c.Key = "", "" },
+			"not trusted":                  func(c *otlp.TLS) { c.CA = "" },
+			"under another name":           func(c *otlp.TLS) { c.ServerName = "other" },
+		} {
+			cfg := cfg
+			cfg.Dir = t.TempDir()
+			wrong(&cfg.TLS)
+			e = start(t, cfg)
+			e.Export(recordtest.New(spanID(99)))
+			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			_ = e.Close(ctx)
+			cancel()
+			if r.count() != i+1 || e.Stats()["traces"].Queued != 1 {
+				t.Errorf("%s, %s: %d spans, %+v", endpoint, why, r.count(), e.Stats())
+			}
+		}
 	}
 }
 
