@@ -42,10 +42,10 @@ test-race:
 # one after the other.
 .PHONY: test-root
 test-root: build
-	@for p in probes cmd/agent e2e; do \
+	@for t in attribution:Real probes: cmd/agent:Timing e2e:; do p=$${t%:*}; \
 	  go test -c -o bin/$$(basename $$p).test ./$$p && \
 	  (cd $$p && $(AS_ROOT) $(CURDIR)/bin/$$(basename $$p).test -test.v -test.timeout 8m -test.count 1 \
-	    $$([ $$p = cmd/agent ] && echo -test.run Timing) | $(CURDIR)/hack/testlog) || exit 1; done
+	    -test.run "$${t#*:}" | $(CURDIR)/hack/testlog) || exit 1; done
 
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo "sudo -E env PATH=$$PATH")
 
@@ -94,6 +94,12 @@ prices: ## Make the default price book anew from genai-prices' data
 test-kernels: ## Run the taps' tests on Debian's kernels under QEMU
 	CGO_ENABLED=0 go test -c -o bin/probes.test ./probes
 	cd probes && $(AS_ROOT) TOLLWIRE_CACHE=$(TOLLWIRE_CACHE) TEST_ARGS="-test.v -test.skip ^TestCheck" ../hack/kernels ../bin/probes.test
+
+.PHONY: test-podman
+test-podman: ## A container of podman's is named by its cgroup and podman's own files
+	@$(AS_ROOT) hack/setup podman
+	@go test -c -o bin/attribution.test ./attribution
+	@cd attribution && $(AS_ROOT) ../bin/attribution.test -podman -test.v -test.run Podman -test.count 1 | $(CURDIR)/hack/testlog
 
 .PHONY: test-render
 test-render: ## Kustomize and Helm render the same manifests
