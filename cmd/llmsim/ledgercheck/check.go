@@ -42,6 +42,7 @@ type Record struct {
 	GapMax        *float64           `json:"tollwire.gap_max"`
 	PID           int                `json:"process.pid"`
 	Executable    string             `json:"process.executable.name"`
+	ContainerID   string             `json:"container.id"`
 	Graph         string             `json:"tollwire.graph"`
 	Node          string             `json:"tollwire.node"`
 	Relay         string             `json:"tollwire.relay"`
