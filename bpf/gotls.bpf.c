@@ -68,6 +68,20 @@ int gotls_write(struct pt_regs *ctx)
 	return go_enter(ctx, DIR_WRITE);
 }
 
+// io.EOF is an *errors.errorString, whose only field is the text. It may come along
+// with the last bytes.
+static __always_inline bool is_eof(__u64 err)
+{
+	struct {
+		__u64 text;
+		__u64 len;
+	} s = {};
+	__u32 text = 0;
+
+	return !bpf_probe_read_user(&s, sizeof(s), (void *)err) && s.len == 3 &&
+	       !bpf_probe_read_user(&text, 3, (void *)s.text) && text == ('E' | 'O' << 8 | 'F' << 16);
+}
+
 SEC("uprobe/go_return")
 int gotls_return(struct pt_regs *ctx)
 {
@@ -85,6 +99,8 @@ int gotls_return(struct pt_regs *ctx)
 	bpf_map_delete_elem(&calls, &key);
 	if (n > 0)
 		call_bytes(&done, SOURCE_GOTLS, done.on_stack ? stack.hi - done.buf : done.buf, n);
+	if (done.dir == DIR_READ && GO_ARG2(ctx) && is_eof(GO_ARG3(ctx)))
+		call_eof(&done, SOURCE_GOTLS);
 	return 0;
 }
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 //
 // OpenSSL's SSL_read, SSL_write and their _ex twins, in libssl or linked into an
-// executable. What a call did is known at its return alone: a write that is
-// retried after WANT_WRITE, or taken in part, must count once.
+// executable, and BoringSSL's where they have names. What a call did is known at its
+// return alone: a write that is retried after WANT_WRITE, or taken in part, must count
+// once.
 #include "tls.h"
 
 char __license[] SEC("license") = "Dual BSD/GPL";
@@ -10,7 +11,7 @@ char __license[] SEC("license") = "Dual BSD/GPL";
 SEC("uprobe/SSL_read")
 int openssl_read(struct pt_regs *ctx)
 {
-	return call_enter(FRAME(ctx), ARG1(ctx), ARG2(ctx), 0, DIR_READ);
+	return (__s32)ARG3(ctx) > 0 ? call_enter(FRAME(ctx), ARG1(ctx), ARG2(ctx), 0, DIR_READ) : 0;
 }
 
 SEC("uprobe/SSL_write")
@@ -23,7 +24,7 @@ int openssl_write(struct pt_regs *ctx)
 SEC("uprobe/SSL_read_ex")
 int openssl_read_ex(struct pt_regs *ctx)
 {
-	return call_enter(FRAME(ctx), ARG1(ctx), ARG2(ctx), ARG4(ctx), DIR_READ);
+	return ARG3(ctx) ? call_enter(FRAME(ctx), ARG1(ctx), ARG2(ctx), ARG4(ctx), DIR_READ) : 0;
 }
 
 SEC("uprobe/SSL_write_ex")
@@ -33,7 +34,33 @@ int openssl_write_ex(struct pt_regs *ctx)
 	return call_enter(FRAME(ctx), ARG1(ctx), ARG2(ctx), ARG4(ctx), DIR_WRITE);
 }
 
-// The return of all four.
+// SSL_sendfile has the kernel read the file and encrypt it (kTLS).
+SEC("uprobe/SSL_sendfile")
+int openssl_sendfile(struct pt_regs *ctx)
+{
+	return call_enter(FRAME(ctx), ARG1(ctx), 0, 0, DIR_WRITE);
+}
+
+#define SSL_RECEIVED_SHUTDOWN 2
+
+// Whether the peer has ended its direction in order. The cookie is one more than where
+// this library keeps what SSL_get_shutdown returns; zero: not known, and then a zero of
+// SSL_read alone says it.
+static __always_inline bool received_shutdown(struct pt_regs *ctx, const struct call *call)
+{
+	__u64 cookie = 0;
+	__u32 shutdown = 0;
+
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_attach_cookie))
+		cookie = bpf_get_attach_cookie(ctx);
+	if (!cookie)
+		return !call->out && !(__u32)RESULT(ctx);
+	bpf_probe_read_user(&shutdown, sizeof(shutdown), (void *)(call->conn + cookie - 1));
+	return shutdown & SSL_RECEIVED_SHUTDOWN;
+}
+
+// The return of all of them. The _ex twins say that they moved something, and where
+// how much of it stands.
 SEC("uretprobe/SSL_read")
 int openssl_return(struct pt_regs *ctx)
 {
@@ -41,23 +68,22 @@ int openssl_return(struct pt_regs *ctx)
 	struct call *call = bpf_map_lookup_elem(&calls, &key);
 	__s64 n = (__s32)RESULT(ctx);
 
-	// Of nested calls the outermost wins: it is the one that was entered first.
-	if (!call || call->frame != RETURN_FRAME(ctx))
+	if (!call)
 		return 0;
 	if (call->out) {
-		__u64 written = 0;
+		__u64 moved = 0;
 
-		if (n != 1 || bpf_probe_read_user(&written, sizeof(written), (void *)call->out))
-			n = 0;
-		else
-			n = written;
+		if (n != 1 || bpf_probe_read_user(&moved, sizeof(moved), (void *)call->out))
+			moved = 0;
+		n = moved;
 	}
-	struct call done = *call;
+	return call_return(ctx, SOURCE_OPENSSL, n, n <= 0 && received_shutdown(ctx, call));
+}
 
-	bpf_map_delete_elem(&calls, &key);
-	if (n > 0)
-		call_bytes(&done, SOURCE_OPENSSL, done.buf, n);
-	return 0;
+SEC("uretprobe/SSL_sendfile")
+int openssl_sendfile_return(struct pt_regs *ctx)
+{
+	return call_return(ctx, SOURCE_OPENSSL, RESULT(ctx), false);
 }
 
 // A new session, or one made new: its first bytes are still to come.

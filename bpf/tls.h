@@ -54,34 +54,99 @@ static __always_inline int call_enter(__u64 frame, __u64 conn, __u64 buf, __u64 
 	return 0;
 }
 
+// Begins to account for the n bytes that a call has moved: counts them as seen and
+// finds their connection; false when its state cannot be kept.
+static __always_inline bool call_moved(struct xfer *x, const struct call *call, __u32 source,
+				       __u64 n)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+
+	__builtin_memset(x, 0, sizeof(*x));
+	x->key.key = call->conn;
+	x->key.tgid = id >> 32;
+	x->key.source = source;
+	x->counters = counters_of(source);
+	x->time = call->dir == DIR_WRITE ? call->time : bpf_ktime_get_ns();
+	x->n = n;
+	x->tid = id;
+	x->dir = call->dir;
+	if (!x->counters)
+		return false;
+	__sync_fetch_and_add(&x->counters->calls, 1);
+	__sync_fetch_and_add(&x->counters->seen, n);
+	x->conn = bpf_map_lookup_elem(&conns, &x->key);
+	if (!x->conn)
+		x->conn = conn_new(&x->key, true);
+	if (!x->conn)
+		__sync_fetch_and_add(&x->counters->dropped[GAP_STATE], n);
+	return x->conn;
+}
+
 // Counts and handles the n bytes that a call has moved from or to buf.
 static __always_inline int call_bytes(const struct call *call, __u32 source, __u64 buf, __u64 n)
+{
+	struct xfer x;
+
+	if (!call_moved(&x, call, source, n))
+		return 0;
+	x.buf = buf;
+	x.seg_left = n;
+	on_bytes(&x);
+	return 0;
+}
+
+// Counts the n bytes of a call that moves what no probe can read: pages of a file,
+// or a buffer that the caller need not have kept.
+static __always_inline int call_unreadable(const struct call *call, __u32 source, __u64 n)
+{
+	struct xfer x;
+
+	if (!call_moved(&x, call, source, n))
+		return 0;
+	if (x.conn->phase == PHASE_OPEN || x.conn->phase == PHASE_H2)
+		drop(&x, n, GAP_UNREADABLE);
+	else
+		ignore(&x, n);
+	return 0;
+}
+
+// A read that was told that nothing more will come.
+static __always_inline int call_eof(const struct call *call, __u32 source)
 {
 	__u64 id = bpf_get_current_pid_tgid();
 	struct xfer x = {
 		.key = {.key = call->conn, .tgid = id >> 32, .source = source},
-		.counters = counters_of(source),
-		.time = call->dir == DIR_WRITE ? call->time : bpf_ktime_get_ns(),
-		.buf = buf,
-		.seg_left = n,
-		.n = n,
+		.time = bpf_ktime_get_ns(),
 		.tid = id,
-		.dir = call->dir,
+		.dir = DIR_READ,
 	};
 
-	if (!x.counters)
-		return 0;
-	__sync_fetch_and_add(&x.counters->calls, 1);
-	__sync_fetch_and_add(&x.counters->seen, n);
 	x.conn = bpf_map_lookup_elem(&conns, &x.key);
-	if (!x.conn)
-		x.conn = conn_new(&x.key, true);
-	if (!x.conn) {
-		__sync_fetch_and_add(&x.counters->dropped[GAP_STATE], n);
-		return 0;
-	}
-	on_bytes(&x);
+	if (x.conn && x.conn->flags & CONN_CROSSED)
+		signal_end(&x, KIND_EOF);
 	return 0;
+}
+
+// The return of a call that has moved n bytes; n of zero or below: none. eof: a read
+// that moved none because nothing more will come.
+static __always_inline int call_return(struct pt_regs *ctx, __u32 source, __s64 n, bool eof)
+{
+	struct call_key key = {.task = bpf_get_current_pid_tgid()};
+	struct call *call = bpf_map_lookup_elem(&calls, &key);
+
+	// Of nested calls the outermost wins: it is the one that was entered first.
+	if (!call || call->frame != RETURN_FRAME(ctx))
+		return 0;
+	struct call done = *call;
+
+	bpf_map_delete_elem(&calls, &key);
+	if (!done.conn)
+		return 0;
+	if (n <= 0)
+		return eof && done.dir == DIR_READ ? call_eof(&done, source) : 0;
+	if (!done.buf)
+		return call_unreadable(&done, source, n);
+	return call_bytes(&done, source, done.buf, n);
 }
 
 static __always_inline int session_birth(__u32 source, __u64 session)

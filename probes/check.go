@@ -566,8 +566,12 @@ func tlsByName(path string) (string, bool) {
 	if k, ok := named(path); ok {
 		return k.name, true
 	}
-	if strings.HasPrefix(filepath.Base(path), "libssl.so") {
-		return "openssl", true
+	for _, k := range []struct{ prefix, name string }{
+		{"libssl.so", "openssl"}, {"libgnutls.so", "gnutls"}, {"libssl3.so", "nss"}, // NSS'; OpenSSL's is libssl.so.3
+	} {
+		if strings.HasPrefix(filepath.Base(path), k.prefix) {
+			return k.name, true
+		}
 	}
 	return "", false
 }

@@ -36,3 +36,29 @@ func isGoPrologue(code []byte) bool {
 		bytes.HasPrefix(code, []byte{0x4c, 0x8d, 0x64, 0x24}) ||
 		bytes.HasPrefix(code, []byte{0x4c, 0x8d, 0xa4, 0x24})
 }
+
+// returnedField returns the offset of the field of 32 bits that a function returns of
+// the struct which is its first argument; false when the function is not as simple as
+// that.
+func returnedField(code []byte) (offset uint64, ok bool) {
+	code = bytes.TrimPrefix(code, []byte{0xf3, 0x0f, 0x1e, 0xfa}) // ENDBR64
+	for len(code) > 0 {
+		in, err := x86asm.Decode(code, 64)
+		if err != nil {
+			return 0, false
+		}
+		field, loads := in.Args[1].(x86asm.Mem)
+		switch {
+		case in.Op == x86asm.RET:
+			return offset, ok
+		case in.Op == x86asm.MOV && in.Args[0] == x86asm.EAX && loads && !ok && in.MemBytes == 4 &&
+			field.Segment == 0 && field.Base == x86asm.RDI && field.Index == 0 && field.Disp >= 0:
+			offset, ok = uint64(field.Disp), true
+		case in.Op == x86asm.XOR && in.Args[0] == in.Args[1] && in.Args[0] != x86asm.EAX && ok: // -fzero-call-used-regs
+		default:
+			return 0, false
+		}
+		code = code[in.Len:]
+	}
+	return 0, false
+}

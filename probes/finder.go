@@ -260,7 +260,11 @@ func (t *Taps) attachFile(file *os.File, target *target) (links []link.Link, err
 			if h.ret {
 				put = ex.UretprobeMulti
 			}
-			l, err := put(nil, prog, &link.UprobeMultiOptions{Addresses: h.offsets})
+			opts := &link.UprobeMultiOptions{Addresses: h.offsets}
+			if h.cookie != 0 {
+				opts.Cookies = slices.Repeat([]uint64{h.cookie}, len(h.offsets))
+			}
+			l, err := put(nil, prog, opts)
 			if err != nil {
 				return links, fmt.Errorf("attach %s: %w", h.program, err)
 			}
@@ -272,7 +276,11 @@ func (t *Taps) attachFile(file *os.File, target *target) (links []link.Link, err
 			put = ex.Uretprobe
 		}
 		for i, off := range h.offsets {
-			l, err := put(h.names[i], prog, &link.UprobeOptions{Address: off})
+			opts := &link.UprobeOptions{Address: off}
+			if t.cookies {
+				opts.Cookie = h.cookie
+			}
+			l, err := put(h.names[i], prog, opts)
 			if err != nil {
 				return links, fmt.Errorf("attach to %s: %w", h.names[i], err)
 			}

@@ -103,22 +103,24 @@ type opensslVerdictValue struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	opensslMapCalls           = "calls"
-	opensslMapConfig          = "config"
-	opensslMapConns           = "conns"
-	opensslMapProcs           = "procs"
-	opensslMapRings           = "rings"
-	opensslMapSockCalls       = "sock_calls"
-	opensslMapStats           = "stats"
-	opensslMapVerdicts        = "verdicts"
-	opensslProgOpensslClear   = "openssl_clear"
-	opensslProgOpensslFree    = "openssl_free"
-	opensslProgOpensslNew     = "openssl_new"
-	opensslProgOpensslRead    = "openssl_read"
-	opensslProgOpensslReadEx  = "openssl_read_ex"
-	opensslProgOpensslReturn  = "openssl_return"
-	opensslProgOpensslWrite   = "openssl_write"
-	opensslProgOpensslWriteEx = "openssl_write_ex"
+	opensslMapCalls                  = "calls"
+	opensslMapConfig                 = "config"
+	opensslMapConns                  = "conns"
+	opensslMapProcs                  = "procs"
+	opensslMapRings                  = "rings"
+	opensslMapSockCalls              = "sock_calls"
+	opensslMapStats                  = "stats"
+	opensslMapVerdicts               = "verdicts"
+	opensslProgOpensslClear          = "openssl_clear"
+	opensslProgOpensslFree           = "openssl_free"
+	opensslProgOpensslNew            = "openssl_new"
+	opensslProgOpensslRead           = "openssl_read"
+	opensslProgOpensslReadEx         = "openssl_read_ex"
+	opensslProgOpensslReturn         = "openssl_return"
+	opensslProgOpensslSendfile       = "openssl_sendfile"
+	opensslProgOpensslSendfileReturn = "openssl_sendfile_return"
+	opensslProgOpensslWrite          = "openssl_write"
+	opensslProgOpensslWriteEx        = "openssl_write_ex"
 )
 
 // loadOpenssl returns the embedded CollectionSpec for openssl.
@@ -163,14 +165,16 @@ type opensslSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type opensslProgramSpecs struct {
-	OpensslClear   *ebpf.ProgramSpec `ebpf:"openssl_clear"`
-	OpensslFree    *ebpf.ProgramSpec `ebpf:"openssl_free"`
-	OpensslNew     *ebpf.ProgramSpec `ebpf:"openssl_new"`
-	OpensslRead    *ebpf.ProgramSpec `ebpf:"openssl_read"`
-	OpensslReadEx  *ebpf.ProgramSpec `ebpf:"openssl_read_ex"`
-	OpensslReturn  *ebpf.ProgramSpec `ebpf:"openssl_return"`
-	OpensslWrite   *ebpf.ProgramSpec `ebpf:"openssl_write"`
-	OpensslWriteEx *ebpf.ProgramSpec `ebpf:"openssl_write_ex"`
+	OpensslClear          *ebpf.ProgramSpec `ebpf:"openssl_clear"`
+	OpensslFree           *ebpf.ProgramSpec `ebpf:"openssl_free"`
+	OpensslNew            *ebpf.ProgramSpec `ebpf:"openssl_new"`
+	OpensslRead           *ebpf.ProgramSpec `ebpf:"openssl_read"`
+	OpensslReadEx         *ebpf.ProgramSpec `ebpf:"openssl_read_ex"`
+	OpensslReturn         *ebpf.ProgramSpec `ebpf:"openssl_return"`
+	OpensslSendfile       *ebpf.ProgramSpec `ebpf:"openssl_sendfile"`
+	OpensslSendfileReturn *ebpf.ProgramSpec `ebpf:"openssl_sendfile_return"`
+	OpensslWrite          *ebpf.ProgramSpec `ebpf:"openssl_write"`
+	OpensslWriteEx        *ebpf.ProgramSpec `ebpf:"openssl_write_ex"`
 }
 
 // opensslMapSpecs contains maps before they are loaded into the kernel.
@@ -246,14 +250,16 @@ type opensslVariables struct {
 //
 // It can be passed to loadOpensslObjects or ebpf.CollectionSpec.LoadAndAssign.
 type opensslPrograms struct {
-	OpensslClear   *ebpf.Program `ebpf:"openssl_clear"`
-	OpensslFree    *ebpf.Program `ebpf:"openssl_free"`
-	OpensslNew     *ebpf.Program `ebpf:"openssl_new"`
-	OpensslRead    *ebpf.Program `ebpf:"openssl_read"`
-	OpensslReadEx  *ebpf.Program `ebpf:"openssl_read_ex"`
-	OpensslReturn  *ebpf.Program `ebpf:"openssl_return"`
-	OpensslWrite   *ebpf.Program `ebpf:"openssl_write"`
-	OpensslWriteEx *ebpf.Program `ebpf:"openssl_write_ex"`
+	OpensslClear          *ebpf.Program `ebpf:"openssl_clear"`
+	OpensslFree           *ebpf.Program `ebpf:"openssl_free"`
+	OpensslNew            *ebpf.Program `ebpf:"openssl_new"`
+	OpensslRead           *ebpf.Program `ebpf:"openssl_read"`
+	OpensslReadEx         *ebpf.Program `ebpf:"openssl_read_ex"`
+	OpensslReturn         *ebpf.Program `ebpf:"openssl_return"`
+	OpensslSendfile       *ebpf.Program `ebpf:"openssl_sendfile"`
+	OpensslSendfileReturn *ebpf.Program `ebpf:"openssl_sendfile_return"`
+	OpensslWrite          *ebpf.Program `ebpf:"openssl_write"`
+	OpensslWriteEx        *ebpf.Program `ebpf:"openssl_write_ex"`
 }
 
 func (p *opensslPrograms) Close() error {
@@ -264,6 +270,8 @@ func (p *opensslPrograms) Close() error {
 		p.OpensslRead,
 		p.OpensslReadEx,
 		p.OpensslReturn,
+		p.OpensslSendfile,
+		p.OpensslSendfileReturn,
 		p.OpensslWrite,
 		p.OpensslWriteEx,
 	)

@@ -23,4 +23,6 @@ type tap struct {
 var tlsTaps = []tap{
 	{flow.SourceGoTLS, loadGotls, findGo},
 	{flow.SourceOpenSSL, loadOpenssl, findOpenSSL},
+	{flow.SourceGnuTLS, loadGnutls, findGnuTLS},
+	{flow.SourceNSS, loadNss, findNSS},
 }

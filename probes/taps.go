@@ -87,6 +87,7 @@ type Taps struct {
 	loaded   []*ebpf.Collection
 	links    []link.Link
 	multi    bool // uprobe_multi links
+	cookies  bool // what a probe tells its program, since Linux 5.15
 	sockets  string
 	finder   *finder
 
@@ -131,6 +132,7 @@ func newTaps(cfg Config) *Taps {
 		programs: make(map[string]*ebpf.Program),
 		refused:  make(map[flow.Source]error),
 		multi:    features.HaveBPFLinkUprobeMulti() == nil,
+		cookies:  features.HaveProgramHelper(ebpf.Kprobe, asm.FnGetAttachCookie) == nil,
 		closing:  make(chan struct{}),
 	}
 }

@@ -15,7 +15,8 @@ import (
 // hook is one program of a tap and where in the file it belongs.
 type hook struct {
 	program string
-	ret     bool // at the return of the functions that begin there
+	ret     bool   // at the return of the functions that begin there
+	cookie  uint64 // what the probe tells the program, where the kernel lets it
 	offsets []uint64
 	names   []string // of the functions, for people
 }
@@ -97,46 +98,77 @@ func sectionData(s *elf.Section) ([]byte, error) {
 	return s.Data()
 }
 
-// What OpenSSL's tap needs, and what it takes when it is there. Entries come
-// before returns, so that no return is seen without its entry.
-var opensslHooks = []struct {
+// symbolHook is one program of a tap and the functions that it belongs to, by their names.
+type symbolHook struct {
 	symbols []string
 	program string
 	ret     bool
-}{
-	{[]string{"SSL_read"}, "openssl_read", false},
-	{[]string{"SSL_write"}, "openssl_write", false},
-	{[]string{"SSL_read_ex"}, "openssl_read_ex", false},
-	{[]string{"SSL_write_ex"}, "openssl_write_ex", false},
-	{[]string{"SSL_free"}, "openssl_free", false},
-	{[]string{"SSL_clear"}, "openssl_clear", false},
-	{[]string{"SSL_new"}, "openssl_new", true},
-	{[]string{"SSL_read", "SSL_write", "SSL_read_ex", "SSL_write_ex"}, "openssl_return", true},
 }
 
-func findOpenSSL(f *elf.File, _ io.ReaderAt) (*target, error) {
+// findByName returns where a file has the functions of hooks; errNoTarget when it does
+// not define those that are needed. Entries come before returns in hooks, so that no
+// return is seen without its entry.
+func findByName(f *elf.File, hooks []symbolHook, needed ...string) (*target, error) {
 	var names []string
-	for _, h := range opensslHooks {
+	for _, h := range hooks {
 		names = append(names, h.symbols...)
 	}
-	want, err := findSymbols(f, names)
+	defined, err := findSymbols(f, names)
 	if err != nil {
 		return nil, err
 	}
-	if want["SSL_read"] == 0 || want["SSL_write"] == 0 {
-		return nil, errNoTarget
+	for _, name := range needed {
+		if defined[name] == 0 {
+			return nil, errNoTarget
+		}
 	}
 	t := &target{}
-	for _, h := range opensslHooks {
+	for _, h := range hooks {
 		k := hook{program: h.program, ret: h.ret}
 		for _, s := range h.symbols {
-			if off := want[s]; off != 0 {
+			if off := defined[s]; off != 0 {
 				k.offsets = append(k.offsets, off)
 				k.names = append(k.names, s)
 			}
 		}
 		if k.offsets != nil {
 			t.hooks = append(t.hooks, k)
+		}
+	}
+	return t, nil
+}
+
+// What OpenSSL's tap needs, and what it takes when it is there.
+var opensslHooks = []symbolHook{
+	{[]string{"SSL_read"}, "openssl_read", false},
+	{[]string{"SSL_write"}, "openssl_write", false},
+	{[]string{"SSL_read_ex"}, "openssl_read_ex", false},
+	{[]string{"SSL_write_ex"}, "openssl_write_ex", false},
+	{[]string{"SSL_free"}, "openssl_free", false},
+	{[]string{"SSL_clear"}, "openssl_clear", false},
+	{[]string{"SSL_sendfile"}, "openssl_sendfile", false},
+	{[]string{"SSL_new"}, "openssl_new", true},
+	{[]string{"SSL_sendfile"}, "openssl_sendfile_return", true},
+	{[]string{"SSL_read", "SSL_write", "SSL_read_ex", "SSL_write_ex"}, "openssl_return", true},
+}
+
+func findOpenSSL(f *elf.File, r io.ReaderAt) (*target, error) {
+	t, err := findByName(f, opensslHooks, "SSL_read", "SSL_write")
+	if err != nil {
+		return nil, err
+	}
+	// What the tap would rather know, and does without when it cannot be told for sure.
+	shutdown, err := findSymbols(f, []string{"SSL_get_shutdown"})
+	if err != nil {
+		return nil, err
+	}
+	code := make([]byte, 64)
+	n, _ := r.ReadAt(code, int64(shutdown["SSL_get_shutdown"]))
+	if offset, ok := returnedField(code[:n]); ok && shutdown["SSL_get_shutdown"] != 0 {
+		for i := range t.hooks {
+			if t.hooks[i].program == "openssl_return" {
+				t.hooks[i].cookie = offset + 1
+			}
 		}
 	}
 	return t, nil

@@ -37,8 +37,6 @@ var byName = []struct {
 	prefix string
 	stack
 }{
-	{"libgnutls.so", stack{"gnutls", "no_tap"}},
-	{"libssl3.so", stack{"nss", "no_tap"}}, // NSS'; OpenSSL's is libssl.so.3
 	{"libjvm.so", stack{"java", "no_tap"}},
 }
 

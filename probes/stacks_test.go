@@ -1,0 +1,142 @@
+package probes
+
+import (
+	"bytes"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tollwire/tollwire/flow"
+)
+
+// tapped returns once a file whose name begins with prefix is tapped; run is what maps it.
+func (c *capture) tapped(prefix string, source flow.Source, run ...string) {
+	c.Helper()
+	for range 100 {
+		for _, a := range c.taps.Attached() {
+			if strings.HasPrefix(filepath.Base(a.Path), prefix) {
+				if a.Source != source {
+					c.Fatalf("%s is tapped as %v", a.Path, a.Source)
+				}
+				return
+			}
+		}
+		exec.Command(run[0], run[1:]...).Run()
+		time.Sleep(20 * time.Millisecond)
+	}
+	c.Fatalf("no %s was tapped", prefix)
+}
+
+// exchange holds one direction to what a program sent or received: from its birth,
+// whole, once, by one head.
+func (c *capture) exchange(source flow.Source, dir flow.Dir, text, prefix, suffix string) *content {
+	c.Helper()
+	s := c.one(dir, text)
+	if s.source != source || s.late || s.heads != 1 || s.gap != 0 ||
+		!bytes.HasPrefix(s.bytes, []byte(prefix)) || !bytes.HasSuffix(s.bytes, []byte(suffix)) {
+		c.Errorf("%v of %q: source %v, late %v, heads %d, gap %d, closed %v, %q",
+			dir, text, s.source, s.late, s.heads, s.gap, s.closed, s.bytes)
+	}
+	return s
+}
+
+// raw is a request for programs that are handed one on their standard input.
+func raw(id, host string) string {
+	return fmt.Sprintf("POST /v1/x?id=%s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello", id, host)
+}
+
+// TestGnuTLS: the programs of Debian that are linked to it.
+func TestGnuTLS(t *testing.T) {
+	c := start(t, Config{})
+	server, ca := server(t, true)
+	at, _ := url.Parse(server)
+	c.tapped("libgnutls.so", flow.SourceGnuTLS, "gnutls-cli", "--version")
+
+	t.Run("wget", func(t *testing.T) {
+		c := &capture{t, c.store}
+		out := run(t, nil, "wget", "--quiet", "--output-document=-", "--ca-certificate="+ca, "--post-data=hello", server+"/v1/x?id=by-wget")
+		if out != "answer to by-wget: 5 bytes" {
+			t.Error(out)
+		}
+		c.exchange(flow.SourceGnuTLS, flow.Write, "id=by-wget", "POST /v1/x?id=by-wget HTTP/1.1\r\n", "hello")
+		c.exchange(flow.SourceGnuTLS, flow.Read, "answer to by-wget", "HTTP/1.1 200 OK\r\n", "answer to by-wget: 5 bytes")
+	})
+	t.Run("gnutls-cli", func(t *testing.T) {
+		c := &capture{t, c.store}
+		cmd := exec.Command("gnutls-cli", "--x509cafile="+ca, "--verify-hostname=example.com", "--port="+at.Port(), at.Hostname())
+		talk(t, cmd, raw("by-gnutls-cli", "example.com"), "answer to by-gnutls-cli: 5 bytes")
+		c.exchange(flow.SourceGnuTLS, flow.Write, "id=by-gnutls-cli", "POST /v1/x?id=by-gnutls-cli HTTP/1.1\r\n", "hello")
+		c.exchange(flow.SourceGnuTLS, flow.Read, "answer to by-gnutls-cli", "HTTP/1.1 200 OK\r\n", "answer to by-gnutls-cli: 5 bytes")
+	})
+	t.Run("git", func(t *testing.T) { // a path that is looked into, and no repository there
+		c := &capture{t, c.store}
+		git := exec.Command("git", "-c", "http.version=HTTP/1.1", "ls-remote", server+"/v1/responses/by-git")
+		git.Env = append(os.Environ(), "GIT_SSL_CAINFO="+ca)
+		git.Run()
+		// It asks in two ways, over one connection.
+		w := c.one(flow.Write, "/by-git/")
+		if w.source != flow.SourceGnuTLS || w.late || w.heads != 2 || !bytes.HasPrefix(w.bytes, []byte("GET /v1/responses/by-git/info/refs")) {
+			t.Errorf("source %v, late %v, heads %d, %q", w.source, w.late, w.heads, w.bytes)
+		}
+	})
+	t.Run("aria2c", func(t *testing.T) {
+		c := &capture{t, c.store}
+		run(t, nil, "aria2c", "--quiet", "--dir="+t.TempDir(), "--out=answer", "--ca-certificate="+ca, server+"/v1/responses?id=by-aria2c")
+		c.exchange(flow.SourceGnuTLS, flow.Write, "id=by-aria2c", "GET /v1/responses?id=by-aria2c", "\r\n\r\n")
+		c.exchange(flow.SourceGnuTLS, flow.Read, "answer to by-aria2c", "HTTP/1.1 200 OK\r\n", "answer to by-aria2c: 0 bytes")
+	})
+}
+
+// talk hands a program its standard input, and closes it once the answer has come.
+func talk(t *testing.T, cmd *exec.Cmd, text, answer string) {
+	t.Helper()
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	r, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stderr = cmd.Stdout
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	stop := time.AfterFunc(20*time.Second, func() { cmd.Process.Kill() })
+	defer stop.Stop()
+	fmt.Fprint(in, text)
+	buf := make([]byte, 4096)
+	for !bytes.Contains(out.Bytes(), []byte(answer)) {
+		n, err := r.Read(buf)
+		out.Write(buf[:n])
+		if err != nil {
+			break
+		}
+	}
+	in.Close()
+	time.AfterFunc(time.Second, func() { cmd.Process.Kill() }) // tstclnt waits for more
+	cmd.Wait()
+	if !bytes.Contains(out.Bytes(), []byte(answer)) {
+		t.Fatalf("%s did not get %q:\n%s", cmd.Path, answer, out.Bytes())
+	}
+}
+
+// TestNSS: tstclnt, which connects to the first address of a name alone: -4, or it
+// fails on a localhost that is ::1 first. It sees no fault (-o) with the certificate.
+func TestNSS(t *testing.T) {
+	c := start(t, Config{})
+	server, _ := server(t, true)
+	at, _ := url.Parse(server)
+	c.tapped("libnspr4.so", flow.SourceNSS, "tstclnt", "-h", at.Hostname(), "-p", "1", "-D")
+	c.tapped("libssl3.so", flow.SourceNSS, "tstclnt", "-h", at.Hostname(), "-p", "1", "-D")
+	cmd := exec.Command("tstclnt", "-4", "-D", "-o", "-h", at.Hostname(), "-p", at.Port(), "-V", "tls1.2:tls1.3")
+	talk(t, cmd, raw("by-tstclnt", "example.com"), "answer to by-tstclnt: 5 bytes")
+	c.exchange(flow.SourceNSS, flow.Write, "id=by-tstclnt", "POST /v1/x?id=by-tstclnt HTTP/1.1\r\n", "hello")
+	c.exchange(flow.SourceNSS, flow.Read, "answer to by-tstclnt", "HTTP/1.1 200 OK\r\n", "answer to by-tstclnt: 5 bytes")
+}
