@@ -70,51 +70,57 @@ static __always_inline bool tls_record(__u64 v)
 #define W4(a, b, c, d) ((__u32)(a) << 24 | (__u32)(b) << 16 | (__u32)(c) << 8 | (__u32)(d))
 #define PATH_SCAN 256
 
+// 1 when a and b are the same, else 0, without a branch: the verifier follows both
+// sides of each, for every byte of a path.
+static __always_inline __u64 same(__u64 a, __u32 b)
+{
+	__u64 differ = a ^ b;
+
+	asm volatile("" : "+r"(differ));
+	return (differ - 1) >> 63;
+}
+
 // Whether a request line that is no POST may still be a call to a model:
 // a part of its path begins with /res(ponses), /rea(ltime), /pre(dictions),
 // /mcp, /sse, /ws, or names a :gen(erate…) or :str(eam…) method.
 // A function of its own and global, so that it is verified once.
 __noinline int path_smells(__u64 buf, __u32 len)
 {
-	__u32 word = 0;
-	__u64 chunk = 0;
+	__u64 hit = 0, end = 0, word = 0;
 
 	if (len > PATH_SCAN)
 		len = PATH_SCAN;
-	for (__u32 i = 0; i < PATH_SCAN; i++) {
+	for (__u32 i = 0; i < PATH_SCAN; i += 8) {
+		__u64 chunk = 0;
+
 		if (i >= len)
 			break;
-		if (!(i & 7)) {
-			__u32 left = len - i;
-
-			chunk = 0;
-			if (left >= 8) {
-				if (bpf_probe_read_user(&chunk, 8, (void *)(buf + i)))
-					break;
-			} else {
-				left &= 7;
-				if (bpf_probe_read_user(&chunk, left, (void *)(buf + i)))
-					break;
-			}
-		}
-		__u8 c = chunk;
-
-		chunk >>= 8;
-		if (c == '\r' || c == '\n')
+		if (len - i >= 8) {
+			if (bpf_probe_read_user(&chunk, 8, (void *)(buf + i)))
+				break;
+		} else if (bpf_probe_read_user(&chunk, (len - i) & 7, (void *)(buf + i))) {
 			break;
-		word = word << 8 | c;
-		switch (word) {
-		case W4('/', 'r', 'e', 's'):
-		case W4('/', 'r', 'e', 'a'):
-		case W4('/', 'p', 'r', 'e'):
-		case W4('/', 'm', 'c', 'p'):
-		case W4('/', 's', 's', 'e'):
-		case W4(':', 'g', 'e', 'n'):
-		case W4(':', 's', 't', 'r'):
-			return 1;
 		}
-		if (word >> 8 == W4(0, '/', 'w', 's') && (c == ' ' || c == '/' || c == '?'))
-			return 1;
+		for (__u32 j = 0; j < 8; j++) {
+			__u64 c = chunk & 0xff;
+
+			chunk >>= 8;
+			end |= same(c, '\r') | same(c, '\n');
+			word = (word << 8 & 0xffffffff) | c;
+			hit |= ~end &
+			       (same(word, W4('/', 'r', 'e', 's')) |
+				same(word, W4('/', 'r', 'e', 'a')) |
+				same(word, W4('/', 'p', 'r', 'e')) |
+				same(word, W4('/', 'm', 'c', 'p')) |
+				same(word, W4('/', 's', 's', 'e')) |
+				same(word, W4(':', 'g', 'e', 'n')) |
+				same(word, W4(':', 's', 't', 'r')) |
+				same(word, W4('/', 'w', 's', ' ')) |
+				same(word, W4('/', 'w', 's', '/')) |
+				same(word, W4('/', 'w', 's', '?')));
+		}
+		if (hit | end)
+			return hit;
 	}
 	return 0;
 }
