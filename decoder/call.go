@@ -29,6 +29,7 @@ type call struct {
 	req                   *exchange.Request
 	facts                 exchange.Facts
 	state                 callState
+	name                  string // the vendor's
 	dec                   exchange.Decoder
 	call                  *llm.Call
 	reqOut                exchange.Outcome
@@ -61,9 +62,23 @@ func (c *conn) begin(req *exchange.Request, number uint32) *call {
 	return x
 }
 
-// again begins the next call of a WebSocket on the same handshake.
-func (x *call) again() *call {
-	return &call{d: x.d, conn: x.conn, number: x.number, req: x.req, facts: x.facts}
+// next begins the call that follows x on the same WebSocket.
+func (x *call) next() *call {
+	y := &call{d: x.d, conn: x.conn, number: x.number, req: x.req, facts: x.facts}
+	if before, ok := x.dec.(exchange.Sequel); ok {
+		y.open(x.name, before.Next)
+	}
+	return y
+}
+
+// open makes the record of the call, which decode then fills in.
+func (x *call) open(vendor string, decode func(*llm.Call) exchange.Decoder) {
+	x.state, x.name = captured, vendor
+	x.call = x.newCall()
+	x.safely(func() error {
+		x.dec = decode(x.call)
+		return nil
+	})
 }
 
 // ask returns the surest vendor, the first in the table on a tie.
@@ -98,13 +113,7 @@ func (x *call) decide() {
 		x.ignore()
 		return
 	}
-	x.state = captured
-	x.call = x.newCall()
-	x.call.Vendor = v.Name()
-	x.safely(func() error {
-		x.dec = v.Open(x.req, &x.facts, x.call)
-		return nil
-	})
+	x.open(v.Name(), func(c *llm.Call) exchange.Decoder { return v.Open(x.req, &x.facts, c) })
 }
 
 // RequestBody implements exchange.Exchange.
@@ -298,7 +307,7 @@ func (x *call) newCall() *llm.Call {
 	h := x.req.Header
 	c := &llm.Call{
 		Conn: x.conn.id, Source: x.conn.source, Cgroup: x.conn.cgroup, Role: x.conn.role(),
-		Method: x.req.Method, Path: x.req.Path,
+		Vendor: x.name, Method: x.req.Method, Path: x.req.Path,
 		Headers:     allowed(h, x.d.cfg.AllowHeaders),
 		TraceParent: bounded(h.Get("Traceparent")),
 		Baggage:     bounded(strings.Join(h.Values("Baggage"), ",")),

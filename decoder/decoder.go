@@ -27,6 +27,10 @@ type Config struct {
 	// Verdict tells the kernel what is not needed. May be nil.
 	Verdict func(c flow.Conn, exchange uint32, v flow.Verdict)
 
+	// Deferred joins answers that are fetched later to their calls, for all decoders that
+	// share it. nil: each exchange stands alone.
+	Deferred *Deferred
+
 	AllowHeaders []string // request headers that are kept
 	KeySecret    []byte   // keys the hash of credentials; empty: none is kept
 
@@ -168,6 +172,7 @@ func (d *Decoder) Tick(now flow.Time) {
 	for c := d.lru.oldest(); c != nil && d.now.Sub(c.last) >= d.cfg.IdleTimeout; c = d.lru.oldest() {
 		c.idle(d.now)
 	}
+	d.cfg.Deferred.expire(d.now-flow.Time(d.cfg.IdleTimeout), d.count)
 }
 
 // Close ends everything that is open, as cut.
@@ -175,6 +180,7 @@ func (d *Decoder) Close() {
 	for c := d.lru.oldest(); c != nil; c = d.lru.oldest() {
 		c.close(&flow.Data{Time: d.now}, exchange.ErrCut)
 	}
+	d.cfg.Deferred.expire(d.now, d.count)
 }
 
 // Stats returns the counts.
@@ -224,7 +230,10 @@ func (d *Decoder) verdict(c flow.Conn, exchange uint32, v flow.Verdict) {
 	d.cfg.Verdict(c, exchange, v)
 }
 
-func (d *Decoder) emit(c *llm.Call) {
+// emit hands on a finished call, unless its answer is yet to be fetched.
+func (d *Decoder) emit(c *llm.Call) { d.cfg.Deferred.add(c, d.now, d.count) }
+
+func (d *Decoder) count(c *llm.Call) {
 	d.calls++
 	d.cfg.Call(c)
 }

@@ -9,15 +9,16 @@ import (
 	"github.com/tollwire/tollwire/decoder/stream"
 	"github.com/tollwire/tollwire/decoder/websocket"
 	"github.com/tollwire/tollwire/flow"
+	"github.com/tollwire/tollwire/llm"
 )
 
 // session makes calls of the messages of a WebSocket: one for each answer. A call
-// begins with the first message that the client sends after the one before it was
-// done, and is done when the vendor says so. What the server says in between, and a
-// session in which nothing was answered, are no calls.
+// begins with the first message after the call before it was done, or with the one
+// that the vendor takes for the question's start, and is done when the vendor says so.
+// Where nothing was answered there is no call.
 type session struct {
 	*websocket.Conn
-	first  *call // made by the handshake
+	last   *call // the current one, or the one before
 	resp   *exchange.Response
 	call   *call // the current one, nil between two
 	opened bool
@@ -26,7 +27,7 @@ type session struct {
 }
 
 func newSession(x *call, resp *exchange.Response) *session {
-	s := &session{first: x, call: x, resp: resp}
+	s := &session{last: x, call: x, resp: resp}
 	s.Conn = websocket.New(s, resp.Header)
 	return s
 }
@@ -37,42 +38,63 @@ func (s *session) Message(m *websocket.Message) {
 		return
 	}
 	if s.call == nil {
-		if !m.FromClient {
-			return
-		}
-		s.call, s.opened, s.out = s.first.again(), false, exchange.Outcome{}
+		s.call, s.opened, s.out = s.last.next(), false, exchange.Outcome{}
+		s.last = s.call
 	}
 	x := s.call
-	if !s.opened {
+	if first := !s.opened; first {
+		s.opened = true
 		x.decide()
 		x.Response(s.resp)
-		s.opened = true
+		if x.state == captured {
+			x.begins(m.Time()) // the session may have been idle since its handshake
+		}
 	}
 	if x.state != captured {
 		return
 	}
-	t := &x.call.Times
-	switch asked := x.reqOut.Bytes > 0; {
-	case m.FromClient && !asked: // a session may have been idle since its handshake
-		x.clock = clock{}
-		t.Start, t.FirstByte, x.reqOut.Time = m.Time(), 0, m.Time()
-	case m.FromClient && x.clock.t.Chunks == 0:
+	asked, answered := x.reqOut.Bytes > 0, x.clock.t.Chunks > 0
+	switch {
+	case m.FromClient && !asked && !answered:
+		x.begins(m.Time())
+	case m.FromClient && !answered:
 		x.reqOut.Time = m.Time()
-	case !m.FromClient && asked && t.FirstByte == 0:
-		t.FirstByte = m.Time()
+	case !m.FromClient && x.call.Times.FirstByte == 0:
+		x.call.Times.FirstByte = m.Time()
 		x.clock.bytes(m.Time())
 	}
 	x.vendor(func() error {
 		x.data.event = exchange.Event{FromClient: m.FromClient}
 		return x.event(m, m.Data)
 	})
+	if e := &x.data.event; e.Start && !answered {
+		x.begins(e.Time)
+	}
 	if m.FromClient {
 		x.reqOut.Bytes += m.Size()
 	} else {
 		s.out.Bytes += m.Size()
 	}
+	if fill := x.data.event.Aside; fill != nil {
+		x.aside(m.Time(), fill)
+	}
 	if x.done {
 		s.finish(m.Time(), nil)
+	}
+}
+
+// begins starts the clocks of a WebSocket's call.
+func (x *call) begins(at flow.Time) {
+	x.clock = clock{}
+	x.call.Times.Start, x.call.Times.FirstByte, x.reqOut.Time = at, 0, at
+}
+
+// aside hands on a call of which a single message tells. How long it took nobody knows.
+func (x *call) aside(at flow.Time, fill func(*llm.Call)) {
+	c := x.newCall()
+	c.Status, c.Times.Start = x.call.Status, at
+	if x.safely(func() error { fill(c); return nil }) == nil {
+		x.d.emit(c)
 	}
 }
 

@@ -84,6 +84,9 @@ type Call struct {
 	RetryCount  int
 	RateLimit   map[string]string // the provider's rate-limit response headers, bounded
 
+	// Deferred is the part of an exchange in a call whose answer is fetched later.
+	Deferred Deferred
+
 	RequestBytes  int64 // body bytes on the wire, holes included
 	ResponseBytes int64
 
@@ -91,6 +94,16 @@ type Call struct {
 	LostBytes uint64
 	SourceID  string // replay only: the recording's own id
 }
+
+// Deferred tells exchanges that ask for an answer from those that fetch it.
+type Deferred uint8
+
+const (
+	NotDeferred     Deferred = iota
+	DeferredAsked            // the answer will be ready later, and can be fetched by ResponseID
+	DeferredWaiting          // asked whether it is ready, and it isn't: no call of its own
+	DeferredDone             // the answer is here
+)
 
 // CostHints are facts of the request and response that only a price depends on.
 type CostHints struct {

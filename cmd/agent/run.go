@@ -12,6 +12,7 @@ import (
 
 	"github.com/tollwire/tollwire/account/budget"
 	"github.com/tollwire/tollwire/account/machine"
+	"github.com/tollwire/tollwire/decoder"
 	"github.com/tollwire/tollwire/llm"
 	"github.com/tollwire/tollwire/probes"
 )
@@ -80,6 +81,7 @@ func run(ctx context.Context, cfg *Config, path string, load func() (*Config, er
 		queue:   cfg.Decode.Queue,
 		tick:    20 * time.Millisecond,
 	}
+	p.decoder.Deferred = decoder.NewDeferred()
 	agent := &self{
 		taps: taps, pipeline: p, owners: owners, pods: pods, prices: prices, budgets: budgets, machines: machine.New(prices),
 		config: newReloader(path, cfg, load, owners.Reload, log),

@@ -116,6 +116,15 @@ type Decoder interface {
 	End(err error)
 }
 
+// Sequel is a Decoder of a WebSocket's calls. What a session has been told (its model,
+// its settings) holds for all of them.
+type Sequel interface {
+	Decoder
+	// Next opens the call that follows on the same WebSocket, as Vendor.Open the first.
+	// The call before it is not the decoder's any more.
+	Next(c *llm.Call) Decoder
+}
+
 // Event is one event of a stream.
 type Event struct {
 	Time flow.Time // when its last byte crossed
@@ -131,6 +140,12 @@ type Event struct {
 	Content Content
 	// Done is set by the decoder on a terminator: nothing of this call follows.
 	Done bool
+	// Start is set by the decoder of a WebSocket's call where the question only begins
+	// with this event: what came before set the session up, or was said by the user.
+	Start bool
+	// Aside is set by the decoder of a WebSocket's call when this event tells of another
+	// call, made for the session at another model. It fills that call in.
+	Aside func(*llm.Call)
 }
 
 // Content says whether an event carried generated content.

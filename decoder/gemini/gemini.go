@@ -158,10 +158,7 @@ func (v *Vendor) Open(req *exchange.Request, facts *exchange.Facts, c *llm.Call)
 	c.Region = bounded(t.location)
 	c.Stream = t.verb == "streamGenerateContent" || strings.Contains(req.Query, "alt=sse") || facts.Stream
 	if isLive(req) {
-		d := &live{decoder: decoder{v: v, c: c, facts: facts}}
-		d.open()
-		d.meter.Open(v.cfg, facts, c)
-		return d
+		return newLive(v, facts, c.Provider, c)
 	}
 	switch t.verb {
 	case "interactions":

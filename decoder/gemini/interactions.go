@@ -62,9 +62,11 @@ func (d *interaction) event() {
 			d.object()
 		case "delta":
 			d.delta()
+		case "step": // that begins
+			d.step()
 		case "metadata":
 			for key := range s.Object {
-				if string(key) == "usage" {
+				if string(key) == "usage" || string(key) == "total_usage" {
 					d.read()
 				}
 			}
@@ -126,7 +128,18 @@ func (d *interaction) object() {
 	}
 }
 
+// output reads a piece of the answer; in a stream its deltas were seen.
 func (d *interaction) output() {
+	if d.stream {
+		d.s.Skip()
+		return
+	}
+	d.meter.Seen(exchange.Visible)
+	d.step()
+}
+
+// step takes the name of the tool, where the model calls one.
+func (d *interaction) step() {
 	s := d.s
 	kind, name := "", ""
 	for key := range s.Object {
@@ -137,10 +150,7 @@ func (d *interaction) output() {
 			s.Into(&name)
 		}
 	}
-	if d.stream {
-		return // its deltas were seen
-	}
-	if d.meter.Seen(exchange.Visible); kind == "function_call" {
+	if kind == "function_call" {
 		d.meter.Tool(name)
 	}
 }

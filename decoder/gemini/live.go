@@ -18,7 +18,20 @@ func isLive(req *exchange.Request) bool {
 // the session's setup.
 type live struct {
 	decoder
-	turn bool // the turn is complete
+	turn     bool // the turn is complete
+	asked    bool // a message came that is no setup
+	provider string
+}
+
+// Next implements exchange.Sequel.
+func (d *live) Next(c *llm.Call) exchange.Decoder { return newLive(d.v, d.facts, d.provider, c) }
+
+func newLive(v *Vendor, facts *exchange.Facts, provider string, c *llm.Call) *live {
+	d := &live{decoder: decoder{v: v, c: c, facts: facts}, provider: provider}
+	c.Provider, c.Operation = provider, "generate_content"
+	d.open()
+	d.meter.Open(v.cfg, facts, c)
+	return d
 }
 
 // open takes over what is known. The setup, which only the session's first call
@@ -41,7 +54,9 @@ func (d *live) Event(e *exchange.Event) error {
 	d.s, d.stream = s, true
 	d.meter.Event()
 	if e.FromClient {
-		d.client()
+		setup := d.client()
+		e.Start = !setup && !d.asked
+		d.asked = d.asked || !setup
 		return s.Err()
 	}
 	turn := d.server()
@@ -54,12 +69,14 @@ func (d *live) Event(e *exchange.Event) error {
 	return nil
 }
 
-func (d *live) client() {
+// client reads a message of the client, and reports whether it only sets the session up.
+func (d *live) client() (setup bool) {
 	s := d.s
 	for key := range s.Object {
 		if string(key) != "setup" {
 			continue
 		}
+		setup = true
 		for key := range s.Object {
 			if string(key) == "model" && s.Into(&d.facts.Model) {
 				d.facts.Model = d.facts.Model[strings.LastIndexByte(d.facts.Model, '/')+1:]
@@ -67,6 +84,7 @@ func (d *live) client() {
 			}
 		}
 	}
+	return setup
 }
 
 // server reads a message of the server, and reports whether the turn is complete.

@@ -217,35 +217,37 @@ func (d *call) copilot(s *jsonscan.Scanner) {
 
 // failed reads an error that stands in the body: an object, or a text. A null is none.
 func (d *call) failed(s *jsonscan.Scanner) {
-	code, kind := "", ""
 	switch s.Kind() {
 	case jsonscan.Object:
-		n := 0
-		for key := range s.Object {
-			n++
-			switch string(key) {
-			case "code":
-				if s.Kind() == jsonscan.Number {
-					code, _ = s.Decimal()
-				} else {
-					s.Into(&code)
-				}
-			case "type":
-				s.Into(&kind)
-			}
-		}
-		if n == 0 {
-			return
+		code, kind, some := fault(s)
+		if some {
+			d.fail(code, kind)
 		}
 	case jsonscan.String:
-		if n, _ := s.TextLen(); n == 0 {
-			return
+		if n, _ := s.TextLen(); n > 0 {
+			d.fail("", "")
 		}
 	default:
 		s.Skip()
-		return
 	}
-	d.fail(code, kind)
+}
+
+// fault reads an error object, and reports whether it holds anything.
+func fault(s *jsonscan.Scanner) (code, kind string, some bool) {
+	for key := range s.Object {
+		some = true
+		switch string(key) {
+		case "code":
+			if s.Kind() == jsonscan.Number {
+				code, _ = s.Decimal()
+			} else {
+				s.Into(&code)
+			}
+		case "type":
+			s.Into(&kind)
+		}
+	}
+	return code, kind, some
 }
 
 // fail notes an error: the code says more than the type, unless it is a number.

@@ -42,6 +42,7 @@ const (
 	speech
 	transcription
 	runs
+	realtime
 )
 
 // operations are the values of gen_ai.operation.name. The conventions have no word
@@ -49,6 +50,7 @@ const (
 var operations = [...]string{
 	chat: "chat", completions: "text_completion", responses: "chat", embeddings: "embeddings",
 	images: "generate_content", speech: "speech", transcription: "transcription", runs: "invoke_agent",
+	realtime: "chat",
 }
 
 // endpoint is the end of a path that names an API. needs is a key without which a
@@ -97,10 +99,19 @@ func find(path string, h *hosts.Host) *endpoint {
 
 // Recognize implements exchange.Vendor.
 func (*Vendor) Recognize(req *exchange.Request, f *exchange.Facts) exchange.Confidence {
+	h := hosts.Lookup(req.Host, req.Path)
+	if upgraded(req) != none {
+		if h != nil {
+			return exchange.Sure
+		}
+		return exchange.Path
+	}
+	if fetches(req, h) {
+		return exchange.Sure
+	}
 	if req.Method != "POST" {
 		return exchange.No
 	}
-	h := hosts.Lookup(req.Host, req.Path)
 	e := find(req.Path, h)
 	switch {
 	case e == nil && !f.Known:
@@ -133,8 +144,21 @@ func (*Vendor) Recognize(req *exchange.Request, f *exchange.Facts) exchange.Conf
 	return exchange.No
 }
 
+// fetches recognises GET …/responses/ID. What OpenAI calls its ids tells it from other
+// resources of that name.
+func fetches(req *exchange.Request, h *hosts.Host) bool {
+	if req.Method != "GET" {
+		return false
+	}
+	_, id, ok := strings.Cut(req.Path, "/responses/")
+	return ok && id != "" && !strings.Contains(id, "/") && (h != nil || strings.HasPrefix(id, "resp_"))
+}
+
 // Open implements exchange.Vendor.
 func (v *Vendor) Open(req *exchange.Request, f *exchange.Facts, c *llm.Call) exchange.Decoder {
+	if a := upgraded(req); a != none {
+		return v.openSocket(a, req, c)
+	}
 	d := &call{v: v, c: c, f: f, api: chat}
 	h := hosts.Lookup(req.Host, req.Path)
 	if h != nil {
@@ -142,6 +166,10 @@ func (v *Vendor) Open(req *exchange.Request, f *exchange.Facts, c *llm.Call) exc
 	}
 	if e := find(req.Path, h); e != nil {
 		d.api = e.api
+	}
+	if fetches(req, h) {
+		d.api, d.fetches = responses, true
+		c.Stream = strings.Contains(req.Query, "stream=true")
 	}
 	c.Operation = operations[d.api]
 	d.deployment = deployment(req.Path)
@@ -186,6 +214,9 @@ type call struct {
 	done     bool   // the terminator was seen
 	whole    bool   // the body, or the event with the usage, was read to its end
 	pictures int
+
+	background bool // the response is made while nobody waits
+	fetches    bool // the request asks for a response that was made before
 }
 
 const (
@@ -324,6 +355,7 @@ func (d *call) End(err error) {
 			c.UsageSource = llm.SourceStreamPartial
 		}
 	}
+	c.Deferred = d.deferred()
 	d.meter.End(ended)
 }
 

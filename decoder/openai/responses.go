@@ -6,6 +6,7 @@ import (
 	"github.com/tollwire/tollwire/decoder/content"
 	"github.com/tollwire/tollwire/decoder/exchange"
 	"github.com/tollwire/tollwire/decoder/jsonscan"
+	"github.com/tollwire/tollwire/llm"
 )
 
 // response reads a Responses object, or an event of a stream of the API. name is the
@@ -75,7 +76,7 @@ func (d *call) resultField(s *jsonscan.Scanner, key []byte) {
 		last(s, &c.ResponseModel)
 	case "status":
 		s.Into(&d.status)
-		d.finished = d.status == "completed" || d.status == "incomplete" || d.status == "failed"
+		d.finished = d.status == "completed" || d.status == "incomplete" || d.status == "failed" || d.status == "cancelled"
 		d.finish[0] = ""
 		switch d.status {
 		case "completed":
@@ -97,6 +98,8 @@ func (d *call) resultField(s *jsonscan.Scanner, key []byte) {
 		}
 	case "service_tier":
 		last(s, &c.ServiceTier)
+	case "background":
+		d.background, _ = s.Bool()
 	case "usage":
 		d.usage.read(s)
 	case "output":
@@ -200,7 +203,7 @@ func (d *call) parts(s *jsonscan.Scanner, hidden bool) {
 
 func (d *call) responseDelta(s *jsonscan.Scanner, kind string, index int) {
 	switch kind {
-	case "response.output_text.delta", "":
+	case "response.output_text.delta", "response.text.delta", "":
 		s.Stream(func(p []byte) { d.meter.Text(0, p) })
 	case "response.refusal.delta":
 		s.Stream(func(p []byte) { d.meter.Text(0, p) })
@@ -218,4 +221,19 @@ func (d *call) responseDelta(s *jsonscan.Scanner, kind string, index int) {
 			d.meter.Seen(exchange.Visible)
 		}
 	}
+}
+
+// deferred says what part the exchange has in a response made in the background,
+// which its client fetches by GET until it is there. A response that is fetched
+// without having been made so was counted when it was made.
+func (d *call) deferred() llm.Deferred {
+	switch {
+	case d.background && d.finished:
+		return llm.DeferredDone
+	case d.fetches:
+		return llm.DeferredWaiting
+	case d.background:
+		return llm.DeferredAsked
+	}
+	return llm.NotDeferred
 }

@@ -17,6 +17,7 @@ type usage struct {
 	cachedTop   stated.Count // Together, Moonshot: on top level; DeepSeek's hits
 	cachedNum   stated.Count // Mistral's num_cached_tokens
 	cachedAudio stated.Count // Realtime
+	cachedImage stated.Count
 	miss        stated.Count // DeepSeek
 	write       stated.Count
 	writeTop    stated.Count // Anthropic's names on top level: Databricks, Vercel, Doubleword
@@ -79,7 +80,7 @@ func (u *usage) read(s *jsonscan.Scanner) {
 					u.webSearch.Read(s)
 				}
 			}
-		case "seconds", "prompt_audio_seconds":
+		case "seconds", "prompt_audio_seconds", "billable_audio_seconds":
 			if n, ok := s.Float(); ok {
 				u.seconds, u.hasSeconds = n, true
 			}
@@ -104,8 +105,11 @@ func (u *usage) input(s *jsonscan.Scanner) {
 			u.cached.Read(s)
 		case "cached_tokens_details":
 			for key := range s.Object {
-				if string(key) == "audio_tokens" {
+				switch string(key) {
+				case "audio_tokens":
 					u.cachedAudio.Read(s)
+				case "image_tokens":
+					u.cachedImage.Read(s)
 				}
 			}
 		case "cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens":
@@ -227,7 +231,9 @@ func (u *usage) settle(c *llm.Call, a api) {
 			audio = in.Some(audio)
 		}
 		audio.Into(use, llm.InputAudio)
-		in.Some(u.imageIn).Into(use, llm.InputImage)
+		image := u.imageIn
+		image.N = max(0, image.N-u.cachedImage.N)
+		in.Some(image).Into(use, llm.InputImage)
 		in.Some(u.videoIn).Into(use, llm.InputVideo)
 		use.Set(llm.Input, float64(in.Left))
 		if in.Over != "" {

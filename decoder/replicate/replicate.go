@@ -1,7 +1,6 @@
-// Package replicate decodes Replicate's predictions as they are made
+// Package replicate decodes Replicate's predictions
 // (https://replicate.com/docs/reference/http). Usage stands in the answer only when
-// the request waited for the prediction's end; who polls for it with GET is told
-// there, and those answers are not read.
+// the request waited for the prediction's end; else it is fetched with GET.
 package replicate
 
 import (
@@ -47,13 +46,25 @@ func parse(path string) (model string, ok bool) {
 	return "", strings.HasSuffix(rest, "/v1")
 }
 
+// fetches recognises GET /v1/predictions/ID at Replicate's own host: the path may be
+// anybody's.
+func fetches(req *exchange.Request) bool {
+	id, ok := strings.CutPrefix(req.Path, "/v1/predictions/")
+	return ok && id != "" && !strings.Contains(id, "/") && req.Method == "GET" && req.Host == host
+}
+
+const host = "api.replicate.com"
+
 // Recognize implements exchange.Vendor.
 func (*Vendor) Recognize(req *exchange.Request, facts *exchange.Facts) exchange.Confidence {
+	if fetches(req) {
+		return exchange.Sure
+	}
 	model, ok := parse(req.Path)
 	switch {
 	case req.Method != "POST" || !ok:
 		return exchange.No
-	case req.Host == "api.replicate.com":
+	case req.Host == host:
 		return exchange.Sure
 	case !facts.Known:
 		return exchange.Maybe
@@ -69,6 +80,7 @@ func (v *Vendor) Open(req *exchange.Request, facts *exchange.Facts, c *llm.Call)
 	c.Operation = "text_completion" // the wire doesn't say what the model makes
 	d := &decoder{v: v, c: c, facts: facts}
 	d.model, _ = parse(req.Path)
+	d.fetches = fetches(req)
 	d.asked()
 	d.meter.Open(v.cfg, facts, c)
 	return d
@@ -81,6 +93,7 @@ type decoder struct {
 	model         string
 	meter         content.Meter
 	status        string
+	fetches       bool
 	input, output stated.Count
 	images        stated.Count
 	seconds       float64
@@ -170,6 +183,15 @@ func (d *decoder) End(err error) {
 		c.Usage.Set(llm.Seconds, d.seconds)
 	}
 	answer.Settle(c, llm.SourceBody, err == nil && ended)
+	switch {
+	case c.Status >= 400 && !d.fetches:
+	case ended:
+		c.Deferred = llm.DeferredDone
+	case d.fetches:
+		c.Deferred = llm.DeferredWaiting
+	case err == nil && c.ResponseID != "":
+		c.Deferred = llm.DeferredAsked
+	}
 	if ended { // else there is no text to estimate by yet
 		d.meter.End(err == nil)
 	}
