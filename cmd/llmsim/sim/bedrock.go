@@ -105,12 +105,15 @@ func converseEvents(c *call, stop string, usage object, u *llm.Usage) iter.Seq[e
 	}
 }
 
-// bedrockInvoke is POST /model/M/invoke and /invoke-with-response-stream for
-// Anthropic's models: their own JSON, in frames when it streams.
+// bedrockInvoke is POST /model/M/invoke and /invoke-with-response-stream: the JSON of
+// the model's own vendor, in frames when it streams. Anthropic's is here.
 var bedrockInvoke = &vendor{
 	provider: "aws.bedrock", operation: "chat",
 	prepare: bedrockPath,
 	respond: func(c *call) (*answer, error) {
+		if m := bedrockModelOf(c.ask.Model); m != nil {
+			return m.answer(c)
+		}
 		// The body names the model without Bedrock's prefix and version.
 		if c.plan.Model == "" {
 			model := c.ask.Model[strings.LastIndexByte(c.ask.Model, '.')+1:]
@@ -168,6 +171,9 @@ func bedrockPath(c *call) {
 		model = m
 	}
 	c.ask.Model, c.ask.Stream = model, strings.HasSuffix(operation, "-stream")
+	if strings.Contains(model, "embed") {
+		c.entry.Operation = "embeddings"
+	}
 }
 
 func bedrockTool(c *call) string {

@@ -32,12 +32,14 @@ type call struct {
 	seed  uint64 // of this call's content
 	tag   string // what this call's ids end in
 	stage llm.Usage
+	later bool // the answer is fetched later, and the call's entry made then
 }
 
 // ask is what the vendors' request bodies have in common.
 type ask struct {
 	Model         string `json:"model"`
 	Stream        bool   `json:"stream"`
+	Background    bool   `json:"background"`
 	Format        string `json:"-"` // response_format of a form
 	StreamOptions struct {
 		IncludeUsage bool `json:"include_usage"`
@@ -175,7 +177,9 @@ func (c *call) finish() {
 	if c.conn != nil {
 		c.conn.first.Store(0)
 	}
-	c.s.ledger.add(e)
+	if !c.later {
+		c.s.ledger.add(e)
+	}
 	if e.Outcome == "cut" {
 		panic(http.ErrAbortHandler) // net/http's way to close without an end
 	}
@@ -354,7 +358,7 @@ func (c *call) sendStream(v *vendor, a *answer) {
 		h[k] = v
 	}
 	h.Set("Content-Type", a.kind.contentType())
-	if a.kind != ndjson && a.kind != jsonArray {
+	if a.kind != ndjson && a.kind != ndjsonCohere && a.kind != jsonArray {
 		h.Set("Cache-Control", "no-cache")
 	}
 	c.commonHeader()

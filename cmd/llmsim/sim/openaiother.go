@@ -2,7 +2,6 @@ package sim
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
@@ -134,7 +133,6 @@ var openaiTranscriptions = &vendor{
 		if _, ok := f["file"]; !ok {
 			return nil, fmt.Errorf("the form has no file")
 		}
-		c.entry.Served = cmp.Or(c.plan.Model, c.ask.Model)
 		said := gather(speak(&c.plan, c.seed))
 		a := &answer{header: openaiHeader(c), visible: true}
 		usage, u := transcriptionUsage(c)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"compress/zlib"
+	"fmt"
 	"io"
 	"net/http"
 
@@ -19,12 +20,15 @@ const (
 	ndjson
 	jsonArray
 	eventStream
+	sseTight     // as DashScope writes it
+	ndjsonCohere // with a content type of its own
 )
 
 func (f framing) contentType() string {
 	return [...]string{
 		"text/event-stream; charset=utf-8", "application/x-ndjson",
 		"application/json; charset=UTF-8", "application/vnd.amazon.eventstream",
+		"text/event-stream;charset=UTF-8", "application/stream+json",
 	}[f]
 }
 
@@ -54,7 +58,7 @@ func (o *output) event(e event) error {
 	switch o.kind {
 	case sse:
 		o.sse(b, e)
-	case ndjson:
+	case ndjson, ndjsonCohere:
 		b.Write(e.data)
 		b.WriteByte('\n')
 	case jsonArray:
@@ -66,6 +70,8 @@ func (o *output) event(e event) error {
 		b.Write(e.data)
 	case eventStream:
 		b.Write(awsFrame(e))
+	case sseTight:
+		fmt.Fprintf(b, "id:1\nevent:%s\n:HTTP_STATUS/200\ndata:%s\n\n", e.name, e.data)
 	}
 	o.first = false
 	o.events++

@@ -15,6 +15,9 @@ var openaiResponses = &vendor{
 	provider: "openai", operation: "chat",
 	respond: func(c *call) (*answer, error) {
 		r := newResponse(c)
+		if !c.ask.Stream && c.ask.Background {
+			return r.background()
+		}
 		a := &answer{header: openaiHeader(c)}
 		if c.ask.Stream {
 			a.events = r.events()

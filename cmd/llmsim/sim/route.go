@@ -29,18 +29,41 @@ func has(part string, ends ...string) func(string) bool {
 var routes = []route{
 	{http.MethodPost, ends("/chat/completions"), openaiChat},
 	{http.MethodPost, ends("/v1/messages"), anthropicMessages},
+	{http.MethodPost, ends("/v1/complete"), anthropicComplete},
 	{http.MethodPost, ends("/responses"), openaiResponses},
 	{http.MethodPost, ends("/completions"), openaiCompletions},
 	{http.MethodPost, ends("/embeddings"), openaiEmbeddings},
 	{http.MethodPost, ends("/audio/transcriptions"), openaiTranscriptions},
+	{http.MethodPost, ends("/audio/speech"), openaiSpeech},
+	{http.MethodPost, ends("/images/generations"), openaiImages},
+	{http.MethodPost, ends("/images/edits"), openaiImages},
+	{http.MethodPost, has("/threads/", "/runs"), openaiRuns},
 	{http.MethodPost, has("/publishers/anthropic/models/", ":rawPredict", ":streamRawPredict"), vertexAnthropic},
 	{http.MethodPost, has("/models/", ":generateContent", ":streamGenerateContent"), gemini},
+	{http.MethodPost, has("/models/", ":embedContent", ":predict"), geminiEmbed},
+	{http.MethodPost, ends("/v1beta/interactions"), geminiInteractions},
 	{http.MethodPost, has("/model/", "/converse", "/converse-stream"), bedrockConverse},
 	{http.MethodPost, has("/model/", "/invoke", "/invoke-with-response-stream"), bedrockInvoke},
+	{http.MethodPost, has("/agents/", "/text"), bedrockAgent},
 	{http.MethodPost, ends("/v2/chat"), cohereChat},
+	{http.MethodPost, ends("/api/v1/chat"), lmstudio},
+	{http.MethodPost, ends("/v1/chat"), cohereChat1},
+	{http.MethodPost, ends("/v1/generate"), cohereChat1},
+	{http.MethodPost, ends("/v1/embed"), cohereEmbed},
+	{http.MethodPost, ends("/v2/embed"), cohereEmbed},
 	{http.MethodPost, ends("/v2/rerank"), cohereRerank},
 	{http.MethodPost, ends("/api/chat"), ollama},
 	{http.MethodPost, ends("/api/generate"), ollama},
+	{http.MethodPost, ends("/api/embed"), ollamaEmbed},
+	{http.MethodPost, ends("/v1/rerank"), rerankTokens},
+	{http.MethodPost, has("/services/aigc/", "/generation"), dashscope},
+	{http.MethodPost, has("/ml/v1/text/", "/chat", "/chat_stream", "/generation", "/generation_stream"), watsonx},
+	{http.MethodPost, has("/v1/models/", "/predictions"), replicate},
+	{http.MethodPost, has("/v2/models/", "/generate", "/generate_stream"), triton},
+	{http.MethodPost, ends("/generate"), generate},
+	{http.MethodPost, ends("/generate_stream"), generate},
+	{http.MethodPost, ends("/completion"), llamacpp},
+	{http.MethodPost, ends("/complete"), alephAlpha},
 	{http.MethodPost, ends("/mcp"), mcp},
 }
 
@@ -58,6 +81,9 @@ func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 				return
 			}
 		}
+	}
+	if s.serveLater(w, r) {
+		return
 	}
 	for _, rt := range routes {
 		if r.Method == rt.method && rt.match(path) {

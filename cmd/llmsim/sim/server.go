@@ -39,6 +39,8 @@ type Config struct {
 	CipherSuites []uint16 // of TLS 1.2, by id; nil: Go's
 	NoHTTP2      bool     // do not offer h2 by ALPN
 
+	// Tap, when set, wraps what each connection carries after TLS.
+	Tap  func(conn uint64, c net.Conn) net.Conn
 	Plan *Plan    // the default plan; nil: DefaultPlan()
 	HAR  []string // archives to answer from
 	Log  *slog.Logger
@@ -60,6 +62,7 @@ type Server struct {
 	ledger   Ledger
 	file     *os.File
 	recorded *archive
+	later    later
 
 	h1      *http.Server
 	h2      *http2.Server
@@ -245,6 +248,9 @@ func (s *Server) accept(l net.Listener, serve func(net.Conn)) {
 // track makes a counted connection of c, or returns nil when the server closes.
 func (s *Server) track(c net.Conn) *countedConn {
 	cc := &countedConn{Conn: c, id: s.connIDs.Add(1)}
+	if s.cfg.Tap != nil {
+		cc.Conn = s.cfg.Tap(cc.id, c)
+	}
 	s.live.Lock()
 	defer s.live.Unlock()
 	if s.closing {

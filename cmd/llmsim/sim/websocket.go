@@ -3,6 +3,7 @@ package sim
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"compress/flate"
 	"crypto/sha1"
 	"encoding/base64"
@@ -170,17 +171,23 @@ type dialogue struct {
 	provider string
 	// hello are the server's first messages.
 	hello func(c *call) [][]byte
-	// answer says what a client's message leads to: plain replies, or, when events
-	// is not nil, a call to the model.
-	answer func(c *call, msg []byte) (replies [][]byte, events func(yield func(event) bool))
+	// begin starts a session.
+	begin func() reply
 }
+
+// reply says what a client's message leads to: plain replies, or, when events is not
+// nil, a call to the model.
+type reply func(c *call, msg []byte) (replies [][]byte, events func(yield func(event) bool))
+
+// always is the beginning of a session that remembers nothing.
+func always(r reply) func() reply { return func() reply { return r } }
 
 // socketRoutes are the paths that are upgraded.
 var socketRoutes = []struct {
 	match func(string) bool
 	*dialogue
 }{
-	{ends("/v1/realtime"), realtime},
+	{ends("/realtime"), realtime},
 	{ends("/responses"), responsesSocket},
 	{ends("BidiGenerateContent"), geminiLive},
 }
@@ -195,7 +202,7 @@ func (s *Server) serveSocket(d *dialogue, w http.ResponseWriter, r *http.Request
 	}
 	c := s.begin(w, r)
 	c.plan = plan
-	c.ask.Model = r.URL.Query().Get("model")
+	c.ask.Model = cmp.Or(r.URL.Query().Get("model"), r.URL.Query().Get("deployment"))
 	sock, err := openSocket(w, r, &plan)
 	if err != nil {
 		s.log.Debug("upgrade", "err", err)
@@ -209,7 +216,7 @@ func (s *Server) serveSocket(d *dialogue, w http.ResponseWriter, r *http.Request
 			}
 		}
 	}
-	model := c.ask.Model
+	model, answer := c.ask.Model, d.begin()
 	for {
 		msg, at, err := sock.read()
 		if err != nil {
@@ -226,7 +233,10 @@ func (s *Server) serveSocket(d *dialogue, w http.ResponseWriter, r *http.Request
 		e := c.entry
 		e.FirstByte, e.RequestEnd, e.RequestBytes = at, Now(), int64(len(msg))
 		e.Provider, e.Operation, e.HTTP, e.Stream, e.Status = d.provider, "chat", "websocket", true, http.StatusSwitchingProtocols
-		replies, events := d.answer(c, msg)
+		if p := hostProvider(r.Host); p != "" && d.provider == "openai" {
+			e.Provider = p
+		}
+		replies, events := answer(c, msg)
 		model = c.ask.Model
 		for _, m := range replies {
 			if sock.write(m) != nil {
@@ -299,97 +309,20 @@ func typeOf(msg []byte) string {
 // answered by the events of the stream.
 var responsesSocket = &dialogue{
 	provider: "openai",
-	answer: func(c *call, msg []byte) ([][]byte, func(func(event) bool)) {
+	begin: always(func(c *call, msg []byte) ([][]byte, func(func(event) bool)) {
 		if typeOf(msg) != "response.create" || json.Unmarshal(msg, &c.ask) != nil {
 			return [][]byte{compact(object{"type": "error", "status": 400,
 				"error": object{"type": "invalid_request_error", "code": "unknown_event", "message": "want response.create"}})}, nil
 		}
 		return nil, newResponse(c).events()
-	},
-}
-
-// realtime is OpenAI's Realtime API, text only.
-var realtime = &dialogue{
-	provider: "openai",
-	hello: func(c *call) [][]byte {
-		return [][]byte{compact(object{"type": "session.created", "event_id": "event_" + c.tag, "session": object{
-			"id": "sess_" + c.tag, "object": "realtime.session", "type": "realtime", "model": served(&c.plan, c.ask.Model),
-			"output_modalities": []any{"text"},
-		}})}
-	},
-	answer: func(c *call, msg []byte) ([][]byte, func(func(event) bool)) {
-		reply := func(kind string, o object) [][]byte {
-			o["type"], o["event_id"] = kind, "event_"+c.tag
-			return [][]byte{compact(o)}
-		}
-		switch kind := typeOf(msg); kind {
-		case "session.update":
-			return reply("session.updated", object{"session": object{"object": "realtime.session", "model": c.ask.Model}}), nil
-		case "conversation.item.create":
-			return reply("conversation.item.added", object{"item": object{"id": "item_" + c.tag, "type": "message", "role": "user"}}), nil
-		case "response.create":
-			return nil, realtimeEvents(c)
-		default:
-			return reply("error", object{"error": object{"type": "invalid_request_error", "code": "unknown_event",
-				"message": fmt.Sprintf("unknown event %q", kind)}}), nil
-		}
-	},
-}
-
-func realtimeEvents(c *call) func(func(event) bool) {
-	e := c.entry
-	e.ID, e.Served = "resp_"+c.tag, served(&c.plan, c.ask.Model)
-	p := &c.plan
-	var u llm.Usage
-	u.Set(llm.Input, float64(p.Input))
-	u.Set(llm.CacheRead, float64(p.CacheRead))
-	u.Set(llm.Output, float64(p.Tokens))
-	e.Generated = classes(&u)
-	item := "item_" + c.tag
-	return func(yield func(event) bool) {
-		n := 0
-		send := func(kind string, o object, ev event) bool {
-			n++
-			o["type"], o["event_id"] = kind, fmt.Sprintf("event_%s_%d", c.tag, n)
-			ev.data = compact(o)
-			return yield(ev)
-		}
-		state := func(status string, usage any) object {
-			return object{"response": object{"object": "realtime.response", "id": e.ID, "status": status, "status_details": nil,
-				"output": []any{}, "output_modalities": []any{"text"}, "usage": usage}}
-		}
-		part := func(o object) object {
-			o["response_id"], o["item_id"], o["output_index"], o["content_index"] = e.ID, item, 0, 0
-			return o
-		}
-		if !send("response.created", state("in_progress", nil), event{}) ||
-			!send("response.output_item.added", object{"response_id": e.ID, "output_index": 0,
-				"item": object{"id": item, "type": "message", "status": "in_progress", "role": "assistant", "content": []any{}}}, event{}) {
-			return
-		}
-		var said strings.Builder
-		for w := range speak(p, c.seed) {
-			said.WriteString(w.text)
-			if !send("response.output_text.delta", part(object{"delta": w.text}), event{content: true, tokens: max(1, w.tokens)}) {
-				return
-			}
-		}
-		usage := object{
-			"total_tokens": p.Input + p.CacheRead + p.Tokens, "input_tokens": p.Input + p.CacheRead, "output_tokens": p.Tokens,
-			"input_token_details": object{"text_tokens": p.Input + p.CacheRead, "audio_tokens": 0, "image_tokens": 0, "cached_tokens": p.CacheRead,
-				"cached_tokens_details": object{"text_tokens": p.CacheRead, "audio_tokens": 0, "image_tokens": 0}},
-			"output_token_details": object{"text_tokens": p.Tokens, "audio_tokens": 0},
-		}
-		_ = send("response.output_text.done", part(object{"text": said.String()}), event{}) &&
-			send("response.done", state("completed", usage), event{usage: &u, final: true, finish: "completed"})
-	}
+	}),
 }
 
 // geminiLive is Gemini's BidiGenerateContent, text only: a setup, then a turn of
 // the model for each turn the client completes.
 var geminiLive = &dialogue{
 	provider: "gcp.gemini",
-	answer: func(c *call, msg []byte) ([][]byte, func(func(event) bool)) {
+	begin: always(func(c *call, msg []byte) ([][]byte, func(func(event) bool)) {
 		var v struct {
 			Setup *struct {
 				Model string `json:"model"`
@@ -431,5 +364,5 @@ var geminiLive = &dialogue{
 				yield(event{data: compact(object{"serverContent": object{"turnComplete": true}, "usageMetadata": usage}), usage: &u, final: true})
 			}
 		}
-	},
+	}),
 }

@@ -9,11 +9,12 @@ import { GoogleGenAI } from '@google/genai';
 import { ChatOpenAI } from '@langchain/openai';
 import { Mistral } from '@mistralai/mistralai';
 import { streamText } from 'ai';
-import { CohereClientV2 } from 'cohere-ai';
+import { CohereClient, CohereClientV2 } from 'cohere-ai';
 import Groq from 'groq-sdk';
 import { Ollama } from 'ollama';
 import OpenAI, { toFile } from 'openai';
 import { OpenAIRealtimeWS } from 'openai/realtime/ws';
+import { ResponsesWS } from 'openai/resources/responses/ws';
 
 const base = process.argv[2];
 const messages = [{ role: 'user', content: 'hi' }];
@@ -72,6 +73,63 @@ const streams = {
     rt.close();
     return { text, input: usage.input_tokens, output: usage.output_tokens };
   },
+  async 'openai realtime with sound'() {
+    let text = '', sound = 0;
+    const rt = new OpenAIRealtimeWS({ model: 'gpt-realtime' }, openai);
+    const usage = await new Promise((resolve, reject) => {
+      rt.socket.on('error', reject);
+      rt.on('error', reject);
+      rt.on('session.created', () => rt.send({ type: 'session.update', session: {
+        type: 'realtime', output_modalities: ['audio'], audio: { input: { transcription: { model: 'whisper-1' } } },
+      } }));
+      rt.on('session.updated', () => {
+        for (let i = 0; i < 20; i++) rt.send({ type: 'input_audio_buffer.append', audio: Buffer.alloc(4800, i).toString('base64') });
+        rt.send({ type: 'input_audio_buffer.commit' });
+        rt.send({ type: 'response.create' });
+      });
+      rt.on('response.output_audio_transcript.delta', (event) => { text += event.delta; });
+      rt.on('response.output_audio.delta', (event) => { sound += event.delta.length; });
+      rt.on('response.done', (event) => resolve(event.response.usage));
+    });
+    rt.close();
+    if (sound === 0) throw new Error('no sound');
+    return { text, input: usage.input_tokens, output: usage.output_token_details.audio_tokens };
+  },
+  async 'openai responses on a socket'() {
+    let text = '', usage;
+    const ws = new ResponsesWS(openai);
+    await new Promise((resolve, reject) => {
+      let left = 2;
+      const ask = () => ws.send({ type: 'response.create', model: 'gpt-5', input: 'hi' });
+      ws.socket.on('error', reject);
+      ws.on('error', reject);
+      ws.socket.on('open', ask);
+      ws.on('response.output_text.delta', (event) => { text += event.delta; });
+      ws.on('response.completed', (event) => {
+        usage = event.response.usage;
+        if (--left === 0) return resolve();
+        text = '';
+        ask();
+      });
+    });
+    ws.close();
+    return { text, input: usage.input_tokens, output: usage.output_tokens };
+  },
+  async 'openai background'() {
+    let r = await openai.responses.create({ model: 'gpt-5', background: true, input: 'hi' });
+    while (r.status === 'queued' || r.status === 'in_progress') r = await openai.responses.retrieve(r.id);
+    return { text: r.output_text, input: r.usage.input_tokens, output: r.usage.output_tokens };
+  },
+  async 'openai image edit'() {
+    const image = await toFile(Buffer.alloc(200000, 7), 'cat.png', { type: 'image/png' });
+    const r = await openai.images.edit({ model: 'gpt-image-1', image, prompt: 'a hat' });
+    return { input: r.usage.input_tokens, output: r.usage.output_tokens };
+  },
+  async 'openai speech'() {
+    const r = await openai.audio.speech.create({ model: 'tts-1', voice: 'alloy', input: 'naïve café' });
+    if ((await r.arrayBuffer()).byteLength < 1000) throw new Error('no sound');
+    return {};
+  },
   async 'anthropic messages'() {
     let text = '';
     const stream = new Anthropic({ apiKey: 'k', baseURL: base }).messages.stream({
@@ -111,6 +169,15 @@ const streams = {
     session.close();
     return { text, input: usage.promptTokenCount, output: usage.responseTokenCount };
   },
+  async 'google interactions'() {
+    let text = '', usage;
+    const client = new GoogleGenAI({ apiKey: 'k', httpOptions: { baseUrl: base } });
+    for await (const event of await client.interactions.create({ model: 'gemini-3-pro', input: 'hi', stream: true })) {
+      if (event.event_type === 'step.delta') text += event.delta.text ?? '';
+      if (event.event_type === 'interaction.completed') usage = event.interaction.usage;
+    }
+    return { text, input: usage.total_input_tokens, output: usage.total_output_tokens };
+  },
   async 'bedrock converse'() {
     let text = '', usage;
     const r = await aws.send(new ConverseStreamCommand({
@@ -135,6 +202,30 @@ const streams = {
       if (v.type === 'message_delta') output = v.usage.output_tokens;
     }
     return { text, output };
+  },
+  async 'bedrock invoke llama'() {
+    let text = '', last;
+    const r = await aws.send(new InvokeModelWithResponseStreamCommand({
+      modelId: 'meta.llama3-70b-instruct-v1:0', contentType: 'application/json', body: JSON.stringify({ prompt: 'hi' }),
+    }));
+    for await (const event of r.body) {
+      last = JSON.parse(Buffer.from(event.chunk.bytes).toString());
+      text += last.generation;
+    }
+    return { text, input: last.prompt_token_count, output: last.generation_token_count };
+  },
+  async 'cohere chat 1'() {
+    let text = '', usage;
+    const client = new CohereClient({ token: 'k', environment: base });
+    for await (const event of await client.chatStream({ model: 'command-r', message: 'hi' })) {
+      if (event.eventType === 'text-generation') text += event.text;
+      if (event.eventType === 'stream-end') usage = event.response.meta.billedUnits;
+    }
+    return { text, input: usage.inputTokens, output: usage.outputTokens };
+  },
+  async 'cohere rerank'() {
+    await new CohereClientV2({ token: 'k', environment: base }).rerank({ model: 'rerank-v3.5', query: 'q', documents: ['a', 'b'] });
+    return {};
   },
   async 'cohere chat'() {
     let text = '', usage;
