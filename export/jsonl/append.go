@@ -62,6 +62,7 @@ func Append(dst []byte, r *account.Record) []byte {
 		l.seconds("tollwire.time_per_output_token", d)
 	}
 	l.count("tollwire.chunks", uint64(max(t.Chunks, 0)))
+	l.count("tollwire.chunks_shared", uint64(max(t.Shared, 0)))
 	if t.FirstContent != 0 && t.Gaps.N() > 0 {
 		l.seconds("tollwire.gap_p50", t.Gaps.Quantile(0.5))
 		l.seconds("tollwire.gap_p95", t.Gaps.Quantile(0.95))

@@ -167,7 +167,7 @@ func name(e *sim.Entry) string {
 func nearest(e *sim.Entry, left []*Record) (*Record, []*Record) {
 	best, off := -1, 2*time.Second
 	for i, r := range left {
-		if r.Status != e.Status || r.RequestModel != e.Asked {
+		if r.Status != e.Status || r.RequestModel != e.Asked || r.Stream != e.Stream {
 			continue
 		}
 		if d := r.Time.Sub(e.Started).Abs(); d < off {
