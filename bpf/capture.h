@@ -33,6 +33,7 @@ struct xfer {
 	__u64 iov;
 	__u64 n; // bytes of the call not accounted for yet
 	__u32 iov_left;
+	__u64 run; // bytes at buf that will cross together
 	__u32 tid;
 	__u8 dir;
 	__u8 head; // the next piece starts a head
@@ -270,31 +271,48 @@ static __noinline __attribute__((unused)) int cross(struct xfer *x)
 	return 0;
 }
 
-// Submits what was held back of a head, as bytes of their own.
+#define MAX_HELD 16
+
+// Submits the len bytes at kept, which were held back since held_time, as bytes of
+// their own.
+static __always_inline void cross_kept(struct xfer *x, const void *kept, __u32 size, __u32 len)
+{
+	struct {
+		struct hdr hdr;
+		__u8 data[MAX_HELD];
+	} *r = bpf_ringbuf_reserve(x->ring, sizeof(*r), 0);
+	__u64 now = x->time;
+
+	if (!r) {
+		drop(x, len, GAP_RING_FULL);
+		return;
+	}
+	x->time = x->conn->held_time[x->dir & 1];
+	__builtin_memcpy(r->data, kept, size);
+	fill(&r->hdr, x, KIND_DATA, len);
+	x->time = now;
+	bpf_ringbuf_submit(r, 0);
+	count_submitted(x, len);
+}
+
+// Submits what was held back of a head.
 static __noinline __attribute__((unused)) int cross_held(struct xfer *x)
 {
 	struct conn *c = x->conn;
 	__u32 d = x->dir & 1;
-	__u32 len = c->held_len[d] & 7;
-	struct {
-		struct hdr hdr;
-		__u8 data[8];
-	} *r = bpf_ringbuf_reserve(x->ring, sizeof(*r), 0);
 
-	if (!r) {
-		drop(x, len, GAP_RING_FULL);
-	} else {
-		__u64 now = x->time;
-
-		x->time = c->held_time[d];
-		__builtin_memcpy(r->data, &c->held[d], 8);
-		fill(&r->hdr, x, KIND_DATA, len);
-		x->time = now;
-		bpf_ringbuf_submit(r, 0);
-		count_submitted(x, len);
-	}
+	cross_kept(x, &c->held[d], sizeof(c->held[d]), c->held_len[d] & 7);
 	c->held_len[d] = 0;
 	c->held[d] = 0;
+	return 0;
+}
+
+// Submits what was held back of an HTTP/2 frame header.
+static __noinline __attribute__((unused)) int cross_header(struct xfer *x, __u32 len)
+{
+	struct frames *f = &x->conn->frames[x->dir & 1];
+
+	cross_kept(x, f->head, sizeof(f->head), len & 15);
 	return 0;
 }
 
@@ -303,10 +321,11 @@ static __always_inline void ignore_held(struct xfer *x)
 	struct conn *c = x->conn;
 	__u32 d = x->dir & 1;
 
-	if (c->held_len[d])
-		ignore(x, c->held_len[d]);
+	if (c->held_len[d] || c->frames[d].have)
+		ignore(x, c->held_len[d] + c->frames[d].have);
 	c->held_len[d] = 0;
 	c->held[d] = 0;
+	c->frames[d].have = 0;
 }
 
 // A record without payload: the end of a direction or of the connection.
@@ -443,18 +462,23 @@ static __noinline __attribute__((unused)) int expect_answer(struct conn *c, __u6
 	return 0;
 }
 
+#include "http2.h"
+
+static __always_inline bool verdict_is(struct xfer *x, __u32 exchange, __u32 verdict)
+{
+	struct verdict_key key = {.key = x->key.key, .gen = x->conn->gen, .exchange = exchange};
+	__u32 *v = bpf_map_lookup_elem(&verdicts, &key);
+
+	return v && *v == verdict;
+}
+
 static __always_inline void apply_verdict(struct xfer *x)
 {
 	struct conn *c = x->conn;
-	struct verdict_key key = {.key = x->key.key, .gen = c->gen};
-	struct verdict_value *v = bpf_map_lookup_elem(&verdicts, &key);
 
-	if (!v)
-		return;
-	if (v->verdict == VERDICT_NOT_HTTP)
+	if (verdict_is(x, 0, VERDICT_NOT_HTTP))
 		c->phase = PHASE_DEAD;
-	else if (v->verdict == VERDICT_IGNORE && v->exchange == c->exchange &&
-		 c->phase == PHASE_OPEN)
+	else if (c->phase == PHASE_OPEN && verdict_is(x, c->exchange, VERDICT_IGNORE))
 		c->phase = PHASE_SKIP;
 }
 
@@ -486,8 +510,8 @@ static __always_inline void on_bytes(struct xfer *x)
 		if (match == MATCH_PREFIX && !(fits && len < 8))
 			match = MATCH_NONE;
 		if (c->phase == PHASE_UNKNOWN) {
-			if (match == MATCH_NONE && len >= 8 && h2_settings(v) &&
-			    !(c->flags & CONN_LATE))
+			if (match == MATCH_NONE && len >= 8 &&
+			    (c->flags & CONN_LATE ? h2_request(v) : h2_settings(v)))
 				match = MATCH_H2;
 			if (match == MATCH_NONE &&
 			    (!(c->flags & CONN_LATE) || (len >= 3 && tls_record(v)) ||
@@ -541,6 +565,11 @@ static __always_inline void on_bytes(struct xfer *x)
 		c->req_dir = x->dir;
 		c->exchange = 1;
 		x->head = 1;
+		// What was held back is of the preface, or else of a first frame's header.
+		if (c->held_len[d] && c->held[d] == (PREFACE_START & LOW(c->held_len[d])))
+			c->frames[d].left = PREFACE - c->held_len[d];
+		else if (c->held_len[d])
+			c->frames[d].lost = 1;
 		break;
 	}
 	if (c->phase != PHASE_OPEN && c->phase != PHASE_H2) {
@@ -558,5 +587,8 @@ static __always_inline void on_bytes(struct xfer *x)
 	remember_process(x);
 	if (c->held_len[d])
 		cross_held(x);
-	cross(x);
+	if (c->phase == PHASE_H2 && bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop))
+		cross_frames(x);
+	else
+		cross(x);
 }

@@ -59,6 +59,16 @@ static __always_inline bool h2_settings(__u64 v)
 	return v >> 24 == 4 && len <= 16384 && len % 6 == 0;
 }
 
+// A connection that is joined late is known by its next request: a HEADERS frame, all
+// of the header block in it (RFC 9113, 6.2), on a stream below 2^16.
+static __always_inline bool h2_request(__u64 v)
+{
+	__u32 len = (v & 0xff) << 16 | (v >> 8 & 0xff) << 8 | (v >> 16 & 0xff);
+	__u8 type = v >> 24, flags = v >> 32;
+
+	return type == 1 && flags & 4 && !(flags & ~0x2d) && len && len <= 16384 && !(v >> 40 & 0xffff);
+}
+
 // The start of a TLS record (RFC 8446, 5.1).
 static __always_inline bool tls_record(__u64 v)
 {

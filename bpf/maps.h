@@ -14,7 +14,7 @@ enum phase {
 	PHASE_UNKNOWN, // nothing but, perhaps, the start of a head was seen
 	PHASE_OPEN,    // bytes cross
 	PHASE_SKIP,    // an exchange that nobody needs; the next request's head is looked for
-	PHASE_H2,      // HTTP/2: bytes cross
+	PHASE_H2,      // HTTP/2: frames cross
 	PHASE_DEAD,    // not HTTP, and nothing will change that
 };
 
@@ -22,6 +22,16 @@ enum conn_flags {
 	CONN_LATE = 1,     // its first bytes were not seen
 	CONN_CROSSED = 2,  // user space knows of it
 	CONN_RESPONSE = 4, // a response's head was seen before any request's
+};
+
+// One direction of HTTP/2, between two frame headers.
+struct frames {
+	__u8 head[16]; // have bytes of a frame header, kept back until it is whole
+	__u32 left;    // bytes of the frame's payload still to come
+	__u8 have;
+	__u8 skip; // nobody needs the payload
+	__u8 lost; // where frames begin is not known: all bytes cross
+	__u8 pad;
 };
 
 // A write that begins a request was entered and has not returned.
@@ -51,6 +61,7 @@ struct conn {
 	__u8 family;
 	__u16 port;
 	__u64 addr[2];
+	struct frames frames[2];
 };
 
 // A call into a TLS library between its entry and its return. frame tells nested
@@ -101,7 +112,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 65536);
 	__type(key, struct verdict_key);
-	__type(value, struct verdict_value);
+	__type(value, __u32);
 } verdicts SEC(".maps");
 
 // Processes that have a connection user space knows of.

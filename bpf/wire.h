@@ -81,15 +81,13 @@ struct hdr {
 	__u8 addr[16];
 };
 
-// What user space has decided about one exchange of one connection.
+// What user space has decided (enum verdict) about one exchange of one connection,
+// or about the connection.
 struct verdict_key {
 	__u64 key;
 	__u64 gen;
-};
-
-struct verdict_value {
-	__u32 exchange;
-	__u32 verdict;
+	__u32 exchange; // HTTP/1: its number; HTTP/2: the stream's; 0: the connection
+	__u32 pad;
 };
 
 // Bytes of one tap on one CPU. seen is counted from the calls' return values

@@ -93,9 +93,6 @@ func (x *call) ask() (v exchange.Vendor, sure exchange.Confidence) {
 
 func (x *call) ignore() {
 	x.state = ignored
-	if x.conn.http2 != nil { // a number names no stream, and the others may be needed
-		return
-	}
 	x.d.verdict(x.conn.id, x.number, flow.VerdictIgnore)
 }
 

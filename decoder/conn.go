@@ -187,7 +187,7 @@ func (c *conn) parse(dir flow.Dir, r *stream.Reader) {
 		}
 		c.http2.Read(r, dir, joined)
 	default:
-		c.notHTTP(r.Exchange())
+		c.notHTTP()
 	}
 }
 
@@ -298,9 +298,9 @@ func sniff(r *stream.Reader) (kind, error) {
 }
 
 // notHTTP gives the connection up for good.
-func (c *conn) notHTTP(exchange uint32) {
+func (c *conn) notHTTP() {
 	c.dead = true
-	c.d.verdict(c.id, exchange, flow.VerdictNotHTTP)
+	c.d.verdict(c.id, 0, flow.VerdictNotHTTP)
 }
 
 // Request implements exchange.Handler.

@@ -129,7 +129,7 @@ func (c *conn) upgraded(r *stream.Reader, side http1.Side, t *http1.Tunnel) {
 	x := t.Exchange.(*call)
 	if t.Protocol != "websocket" || t.Response.Status != http.StatusSwitchingProtocols || x.state != captured {
 		x.state = ignored
-		c.notHTTP(r.Exchange())
+		c.notHTTP()
 		return
 	}
 	if c.session == nil {

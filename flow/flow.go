@@ -144,8 +144,8 @@ type Data struct {
 	Gap       uint64
 	GapReason GapReason
 
-	// Exchange is the kernel's count of request heads on this connection, from 1;
-	// a verdict names it. Head: the kernel takes Payload for the start of a head.
+	// Exchange is the kernel's count of request heads on this connection, from 1; a
+	// verdict on HTTP/1 names it (on HTTP/2, where it stays 1, the stream). Head: the kernel takes Payload for the start of a head.
 	Exchange uint32
 	Head     bool
 	// Late: the connection was there before the tap, so its first bytes are unknown.

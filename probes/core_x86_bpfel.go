@@ -54,6 +54,15 @@ type coreConn struct {
 	Port      uint16
 	_         [4]byte
 	Addr      [2]uint64
+	Frames    [2]struct {
+		_    structs.HostLayout
+		Head [16]uint8
+		Left uint32
+		Have uint8
+		Skip uint8
+		Lost uint8
+		Pad  uint8
+	}
 }
 
 type coreConnKey struct {
@@ -175,15 +184,11 @@ const (
 )
 
 type coreVerdictKey struct {
-	_   structs.HostLayout
-	Key uint64
-	Gen uint64
-}
-
-type coreVerdictValue struct {
 	_        structs.HostLayout
+	Key      uint64
+	Gen      uint64
 	Exchange uint32
-	Verdict  uint32
+	Pad      uint32
 }
 
 // Names of all BPF objects in the ELF.

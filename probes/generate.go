@@ -1,6 +1,6 @@
 package probes
 
-//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 -type hdr -type verdict_key -type verdict_value -type counters -type settings -type source -type kind -type dir -type gap_reason -type verdict -type hdr_flags core ../bpf/core.bpf.c -- -Wall -Werror
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 -type hdr -type verdict_key -type counters -type settings -type source -type kind -type dir -type gap_reason -type verdict -type hdr_flags core ../bpf/core.bpf.c -- -Wall -Werror
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 openssl ../bpf/openssl.bpf.c -- -Wall -Werror
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 nss ../bpf/nss.bpf.c -- -Wall -Werror
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 gnutls ../bpf/gnutls.bpf.c -- -Wall -Werror

@@ -282,8 +282,9 @@ func (t *Taps) Shards() int { return len(t.readers) }
 // returns what is left and then os.ErrClosed.
 func (t *Taps) Read(shard int, d *flow.Data) error { return t.readers[shard].read(d) }
 
-// SetVerdict tells the kernel what user space thinks of an exchange; it holds from
-// the connection's next call on. A verdict on an exchange that is over is no error;
+// SetVerdict tells the kernel what user space thinks of an exchange (its number on
+// HTTP/1, its stream on HTTP/2, 0 for the connection); it holds from the
+// connection's next call on. A verdict on an exchange that is over is no error;
 // after Close it is os.ErrClosed.
 func (t *Taps) SetVerdict(c flow.Conn, exchange uint32, v flow.Verdict) error {
 	t.freeing.RLock()
@@ -291,8 +292,8 @@ func (t *Taps) SetVerdict(c flow.Conn, exchange uint32, v flow.Verdict) error {
 	if t.final != nil {
 		return os.ErrClosed
 	}
-	key := coreVerdictKey{Key: c.Key, Gen: c.Gen}
-	if err := t.core.Verdicts.Put(&key, &coreVerdictValue{Exchange: exchange, Verdict: uint32(v)}); err != nil {
+	key := coreVerdictKey{Key: c.Key, Gen: c.Gen, Exchange: exchange}
+	if err := t.core.Verdicts.Put(&key, uint32(v)); err != nil {
 		return fmt.Errorf("set verdict on %v: %w", c, err)
 	}
 	return nil

@@ -36,7 +36,8 @@ type Outcome struct {
 
 // Handler is told of the exchanges that a framing finds on one connection.
 type Handler interface {
-	// Request is called with a request's head; number is the kernel's for its exchange.
+	// Request is called with a request's head; number is what a verdict names the
+	// exchange by: the kernel's count on HTTP/1, the stream on HTTP/2.
 	Request(req *Request, number uint32) Exchange
 	// Failed counts a failure of the framing by its kind.
 	Failed(kind string)

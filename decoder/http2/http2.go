@@ -142,7 +142,6 @@ type block struct {
 	end    bool   // END_STREAM stood on its HEADERS
 	push   bool   // it is a promise
 	time   flow.Time
-	number uint32
 	fields []hpack.HeaderField
 	size   int
 	late   bool // a field is unknown: it was put into the table before we joined
@@ -259,7 +258,7 @@ func (d *direction) frame() error {
 		}
 		return err
 	}
-	at, number := d.r.Time(), d.r.Exchange()
+	at := d.r.Time()
 	var raw [headerSize]byte
 	if _, err := io.ReadFull(d.r, raw[:]); err != nil {
 		return ended(err)
@@ -290,7 +289,7 @@ func (d *direction) frame() error {
 		d.c.handler.Failed("http2_frame") // malformed, but read to its end
 		return nil
 	}
-	return d.handle(f, at, number)
+	return d.handle(f, at)
 }
 
 func ended(err error) error {
@@ -300,14 +299,14 @@ func ended(err error) error {
 	return err
 }
 
-func (d *direction) handle(f http2.Frame, at flow.Time, number uint32) error {
+func (d *direction) handle(f http2.Frame, at flow.Time) error {
 	switch f := f.(type) {
 	case *http2.HeadersFrame:
-		d.begin(f.StreamID, at, number)
+		d.begin(f.StreamID, at)
 		d.block.end = f.StreamEnded()
 		d.fragment(f.HeaderBlockFragment(), f.HeadersEnded())
 	case *http2.PushPromiseFrame: // nobody pushes to a program; the table must be kept in step
-		d.begin(f.StreamID, at, number)
+		d.begin(f.StreamID, at)
 		d.block.push = true
 		d.fragment(f.HeaderBlockFragment(), f.HeadersEnded())
 	case *http2.ContinuationFrame:
@@ -333,12 +332,12 @@ func (d *direction) handle(f http2.Frame, at flow.Time, number uint32) error {
 
 // begin starts a header block. One that another block interrupts is lost, and the
 // table with it.
-func (d *direction) begin(id uint32, at flow.Time, number uint32) {
+func (d *direction) begin(id uint32, at flow.Time) {
 	if d.block.id != 0 {
 		d.c.handler.Failed("http2_continuation")
 		d.table(true)
 	}
-	d.block = block{id: id, time: at, number: number}
+	d.block = block{id: id, time: at}
 }
 
 func (d *direction) fragment(b []byte, end bool) {
@@ -523,7 +522,7 @@ func (c *Conn) ask(d *direction, b block, pseudo map[string]string, fields http.
 		Host: strings.ToLower(host), Header: fields,
 	}
 	m.late = b.late
-	m.ex = c.handler.Request(req, b.number)
+	m.ex = c.handler.Request(req, b.id)
 	m.request = stream.NewPipe(c.cfg.MaxHeld, func(r *stream.Reader) {
 		content := http1.ToEnd(r)
 		m.body = content
