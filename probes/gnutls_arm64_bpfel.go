@@ -54,6 +54,15 @@ type gnutlsConn struct {
 	Port      uint16
 	_         [4]byte
 	Addr      [2]uint64
+	Frames    [2]struct {
+		_    structs.HostLayout
+		Head [16]uint8
+		Left uint32
+		Have uint8
+		Skip uint8
+		Lost uint8
+		Pad  uint8
+	}
 }
 
 type gnutlsConnKey struct {
@@ -88,15 +97,11 @@ type gnutlsSockCall struct {
 }
 
 type gnutlsVerdictKey struct {
-	_   structs.HostLayout
-	Key uint64
-	Gen uint64
-}
-
-type gnutlsVerdictValue struct {
 	_        structs.HostLayout
+	Key      uint64
+	Gen      uint64
 	Exchange uint32
-	Verdict  uint32
+	Pad      uint32
 }
 
 // Names of all BPF objects in the ELF.

@@ -213,7 +213,7 @@ func (t *Taps) loadPrograms(read func() (*ebpf.CollectionSpec, error)) error {
 			spec.Maps[name].InnerMap = &ebpf.MapSpec{Type: ebpf.RingBuf, MaxEntries: uint32(t.cfg.RingBytes)}
 		}
 	}
-	if features.HaveProgramHelper(ebpf.Kprobe, asm.FnLoop) != nil {
+	if !hasLoop() {
 		withoutCallbacks(spec)
 	}
 	if t.multi {
@@ -233,6 +233,8 @@ func (t *Taps) loadPrograms(read func() (*ebpf.CollectionSpec, error)) error {
 	}
 	return nil
 }
+
+func hasLoop() bool { return features.HaveProgramHelper(ebpf.Kprobe, asm.FnLoop) == nil }
 
 // withoutCallbacks takes out the addresses of functions, which are there for
 // bpf_loop (Linux 5.17): older kernels never come to that branch, but refuse the
