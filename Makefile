@@ -139,7 +139,7 @@ test-backends: setup build bin/backends.test ## The same totals from Prometheus,
 .PHONY: test-backends-full
 test-backends-full: setup build bin/backends.test ## The same through a real OTel Collector to Jaeger and Prometheus 3 (built from their modules first)
 	@deploy/backends/binaries
-	@PROMTOOL3=$(TOLLWIRE_CACHE)/backends/bin/promtool3 go test -count=1 -run Native ./deploy/prometheus
+	@PROMTOOL3=$(TOLLWIRE_CACHE)/backends/bin/promtool3 go test -count=1 -run OnNativeBuckets ./deploy/prometheus
 	@cd deploy/backends && $(AS_ROOT) ../../bin/backends.test -full $(TOLLWIRE_CACHE)/backends/bin -test.v -test.timeout 12m -test.count 1 | $(CURDIR)/hack/testlog
 
 .PHONY: bin/backends.test

@@ -19,24 +19,44 @@ func promtool(t *testing.T, args ...string) {
 	if err != nil {
 		t.Skip("promtool is not installed (Debian: prometheus)")
 	}
+	run(t, tool, args...)
+}
+
+func run(t *testing.T, tool string, args ...string) {
+	t.Helper()
 	// What promtool reads is read here as well, so that go test knows when it changed.
-	files, err := filepath.Glob("*.yml")
-	if err != nil {
-		t.Fatal(err)
+	var files []string
+	for _, glob := range []string{"*.yml", "testdata/*.yml"} {
+		found, err := filepath.Glob(glob)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, found...)
 	}
-	for _, f := range append(files, "testdata/rules_test.yml") {
+	for _, f := range files {
 		if _, err := os.ReadFile(f); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if out, err := exec.Command(tool, args...).CombinedOutput(); err != nil {
-		t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
+		t.Errorf("%s %s: %v\n%s", tool, strings.Join(args, " "), err, out)
 	}
 }
 
 func TestConfigAndRulesAreValid(t *testing.T) { promtool(t, "check", "config", "prometheus.yml") }
 
 func TestRules(t *testing.T) { promtool(t, "test", "rules", "testdata/rules_test.yml") }
+
+// The same rules where native buckets are kept. PROMTOOL3 names the promtool of a
+// Prometheus 3, which can make them up: make test-backends-full has one.
+func TestRulesOnNativeBuckets(t *testing.T) {
+	tool := os.Getenv("PROMTOOL3")
+	if tool == "" {
+		t.Skip("make test-backends-full runs it")
+	}
+	run(t, tool, "check", "config", "prometheus.yml")
+	run(t, tool, "test", "rules", "testdata/rules_test.yml", "testdata/native_test.yml")
+}
 
 // Every alert has a test in which it fires, and in that test a time when nothing does.
 func TestEveryAlertIsTested(t *testing.T) {
