@@ -152,10 +152,10 @@ func startJaeger(t *testing.T, program string) *jaeger {
 	j := &jaeger{otlp: servers.FreePort(t), query: servers.FreePort(t)}
 	admin := servers.FreePort(t)
 	args := []string{"--collector.otlp.grpc.host-port=" + j.otlp, "--query.http-server.host-port=" + j.query, "--admin.http.host-port=" + admin,
-		"--collector.otlp.grpc.max-message-size=16777216", "--memory.max-traces=0", "--log-level=warn"}
-	for _, f := range []string{"collector.otlp.http", "collector.http-server", "collector.grpc-server", "query.grpc-server", "processor.jaeger-compact.server",
-		"processor.jaeger-binary.server", "processor.zipkin-compact.server", "http-server"} {
-		args = append(args, "--"+f+".host-port="+servers.FreePort(t))
+		"--collector.otlp.grpc.max-message-size=16777216", "--collector.queue-size=100000", "--memory.max-traces=0", "--log-level=warn"}
+	for _, unused := range []string{"collector.otlp.http.", "collector.http-server.", "collector.grpc-server.", "query.grpc-server.", "http-server.",
+		"processor.jaeger-compact.server-", "processor.jaeger-binary.server-", "processor.zipkin-compact.server-"} {
+		args = append(args, "--"+unused+"host-port="+servers.FreePort(t))
 	}
 	j.Process = servers.Start(t, program, "http://"+admin, args...)
 	return j

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -208,15 +209,21 @@ func Look(t testing.TB, name string) string {
 	return p
 }
 
-// FreePort returns an address on loopback that nobody listened on a moment ago.
+// FreePort returns an address on loopback that nobody listened on a moment ago. It is
+// below the ports that Linux gives to connections, so none takes it while a server is
+// away.
 func FreePort(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 15_000+rand.N(17_000)))
+		if err == nil {
+			addr := l.Addr().String()
+			l.Close()
+			return addr
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no free port below 32000")
+	return ""
 }
 
 func write(t testing.TB, path, text string) string {
