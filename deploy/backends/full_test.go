@@ -36,10 +36,10 @@ func TestRealBackends(t *testing.T) {
 	buckets := r.prometheus(prometheus3, "127.0.0.1:1")
 	spans := r.prometheus(prometheus3, am, "--enable-feature=native-histograms,exemplar-storage")
 	behind := servers.StartPrometheus(t, prometheus3, fmt.Sprintf("global: {scrape_interval: 1s}\nscrape_configs:\n"+
-		"  - {job_name: collector, honor_labels: false, static_configs: [{targets: [%q]}]}\n", collector.metrics))
+		"  - {job_name: collector, honor_labels: true, static_configs: [{targets: [%q]}]}\n", collector.metrics))
 	r.backends["Prometheus 3, classic"] = r.scraped(buckets, "tollwire", classic)
 	r.backends["Prometheus 3, native"] = r.scraped(spans, "tollwire", native)
-	r.backends["Prometheus 3, behind the Collector"] = r.scraped(behind, "collector", classic)
+	r.backends["Prometheus 3, behind the Collector"] = r.scraped(behind, "tollwire", classic)
 	r.backends["Jaeger"] = func() totals { return jaeger.spans(t) }
 
 	r.clients(traffic())
@@ -90,6 +90,13 @@ func TestRealBackends(t *testing.T) {
 	}
 	if len(spans.Query(`{__name__=~"(gen_ai|tollwire)_.+_bucket"}`)) > 0 {
 		t.Error("a Prometheus that keeps native buckets kept classic ones")
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(behind.Query(fmt.Sprintf("tollwire_build_info{job=%q, instance=%q}", "tollwire", host))) != 1 {
+		t.Error("behind the Collector nothing says which machine's agent it is")
 	}
 	r.show()
 	r.dashboards(mustAbs(t, prometheus3))

@@ -12,6 +12,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -256,12 +257,14 @@ func (e *Exporter) measure() {
 	if e.metrics == nil {
 		return
 	}
-	res := attributes{{"service.name", "tollwire"}}
-	res.string("service.version", e.cfg.Version)
-	for k, v := range e.cfg.Resource {
-		if k != "service.name" && k != "service.version" {
-			res.string(k, v)
-		}
+	// The instance keeps the agents of a fleet apart behind one collector: Prometheus has
+	// nothing else of a resource on its series.
+	all := map[string]string{"service.instance.id": e.cfg.Resource["host.name"]}
+	maps.Copy(all, e.cfg.Resource)
+	all["service.name"], all["service.version"] = "tollwire", e.cfg.Version
+	var res attributes
+	for _, k := range slices.Sorted(maps.Keys(all)) {
+		res.string(k, all[k])
 	}
 	for _, r := range snapshot(e.cfg.Metrics, &resourcepb.Resource{Attributes: keyValues(res)}, e.scope, e.began, time.Now()) {
 		e.push(e.metrics, r, 1)

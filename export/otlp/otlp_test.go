@@ -63,6 +63,7 @@ type receiver struct {
 	repeats  int
 	resource map[string]map[string]any // by span id
 	metrics  map[string]*metricspb.Metric
+	measured map[string]any // resource of the metrics
 	headers  []string
 	answers  []error // given to the next requests, before any is taken
 }
@@ -117,6 +118,7 @@ func (m metricsService) Export(_ context.Context, req *colmetrics.ExportMetricsS
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, rm := range req.ResourceMetrics {
+		m.measured = plain(rm.Resource.Attributes)
 		for _, sm := range rm.ScopeMetrics {
 			for _, x := range sm.Metrics {
 				m.metrics[x.Name] = x
@@ -518,6 +520,11 @@ func TestMetricsAgree(t *testing.T) {
 	}
 	if u := r.metrics["gen_ai.client.token.usage"].Unit; u != "{token}" {
 		t.Errorf("unit %q", u)
+	}
+	for k, want := range map[string]any{"service.name": "tollwire", "service.version": "v1", "service.instance.id": "n1", "host.name": "n1"} {
+		if got := r.measured[k]; got != want {
+			t.Errorf("resource: %s = %v, want %v", k, got, want)
+		}
 	}
 }
 
