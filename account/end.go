@@ -23,7 +23,7 @@ type end struct {
 	// unowned: its pod is not known yet and is asked for again at due.
 	unowned bool
 
-	id, path, host, model, op, trace string
+	id, path, host, model, op, api, trace string
 
 	status         int
 	sent, answered int64 // body bytes on the wire
@@ -45,7 +45,7 @@ func newEnd(r *Record) *end {
 	e := &end{
 		r: r, proc: c.Conn.Proc, conn: c.Conn, server: c.Role == llm.RoleServer,
 		start: c.Times.Start, stop: max(c.Times.End, c.Times.Start),
-		id: c.ResponseID, path: c.Path, host: c.ServerAddress, model: c.RequestModel, op: c.Operation,
+		id: c.ResponseID, path: c.Path, host: c.ServerAddress, model: c.RequestModel, op: c.Operation, api: c.API,
 		status: c.Status, sent: c.RequestBytes, answered: c.ResponseBytes,
 		hasUsage: c.Completeness != llm.Missing,
 		cut:      c.Partial == llm.PartialCut || c.ErrorType == "cut" || c.ErrorType == "timeout",
@@ -127,9 +127,10 @@ func pairFit(c, v *end) fit {
 	return fit{2, off, c.seq, v.seq}
 }
 
-// encloseFit compares server end v with client end c of the same process.
+// encloseFit compares server end v with client end c of the same process. A call to a
+// model is never part of one to another priced API, nor the other way round.
 func encloseFit(v, c *end) fit {
-	if c.start < v.start || c.start > v.stop || c.stop > v.stop+slack && !v.cut {
+	if c.api != v.api || c.start < v.start || c.start > v.stop || c.stop > v.stop+slack && !v.cut {
 		return fit{}
 	}
 	off := c.start.Sub(v.start) + v.stop.Sub(c.stop).Abs()

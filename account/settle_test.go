@@ -107,6 +107,21 @@ var scenarios = []struct {
 			call("s2", 3*ms, 100*ms, server(9), id(""), conn(2)),
 		}
 	}, "c1 payer*, c2 payer*, s1 hop, s2 hop"},
+	{"a geocoder asked while a call is served is none of it", func() []*account.Record {
+		geocoder := func(r *account.Record) { r.Call.API, r.Call.Operation = "geocoder", ""; model("")(r) }
+		return []*account.Record{
+			call("c", 0, 100*ms, client(1), id("a")),
+			call("s", 1*ms, 99*ms, server(9), id("a")),
+			call("g", 10*ms, 20*ms, client(9), id(""), path("/geocode"), conn(2), geocoder),
+		}
+	}, "c payer*, s hop, g *"},
+	{"a proxy of a geocoder", func() []*account.Record {
+		geocoder := func(r *account.Record) { r.Call.API, r.Call.Operation = "geocoder", ""; model("")(r) }
+		return []*account.Record{
+			call("s", 0, 100*ms, server(9), id(""), path("/geocode"), geocoder),
+			call("c", 10*ms, 80*ms, client(9), id(""), path("/geocode"), conn(2), geocoder),
+		}
+	}, "s hop, c payer*"},
 	{"both ends in one process", func() []*account.Record {
 		return []*account.Record{
 			call("c1", 0, 100*ms, client(1), conn(1), id("a")),

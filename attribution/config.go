@@ -3,6 +3,7 @@ package attribution
 import (
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -110,6 +111,18 @@ func Defaults() Config {
 
 // steps are the words of Config.Order.
 var steps = []string{"header", "baggage", "metadata", "session", "annotation", "label", "rule", "default"}
+
+// CgroupMounts returns where the machine's cgroups may be mounted, the likeliest first.
+func (c *Config) CgroupMounts() []string {
+	if c.CgroupRoot != "" {
+		return []string{c.CgroupRoot}
+	}
+	host := c.HostRoot
+	if host == "" {
+		host = HostRoot(c.Proc)
+	}
+	return []string{filepath.Join(host, "sys/fs/cgroup"), "/sys/fs/cgroup"}
+}
 
 // Headers returns the request headers that the configuration reads, lower case:
 // what the decoder must keep of a call, and no more.

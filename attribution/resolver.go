@@ -4,7 +4,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -84,10 +83,6 @@ func New(c Config) (*Resolver, error) {
 	if c.HostRoot == "" {
 		c.HostRoot = HostRoot(c.Proc)
 	}
-	roots := []string{c.CgroupRoot}
-	if c.CgroupRoot == "" {
-		roots = []string{filepath.Join(c.HostRoot, "sys/fs/cgroup"), "/sys/fs/cgroup"}
-	}
 	r := &Resolver{
 		log:        c.Logger,
 		proc:       c.Proc,
@@ -97,7 +92,7 @@ func New(c Config) (*Resolver, error) {
 		fallback:   c.Fallback,
 		node:       c.NodeName,
 		key:        c.Key,
-		cgroups:    newCgroups("/sys/fs/cgroup", roots...),
+		cgroups:    newCgroups("/sys/fs/cgroup", c.CgroupMounts()...),
 		processes:  newRecent[flow.Proc, entry](maxProcesses),
 		containers: newRecent[string, *containerFile](maxContainers),
 		lastPods:   newRecent[string, *Pod](maxContainers),
@@ -142,10 +137,26 @@ func (r *Resolver) Observe(p flow.Proc, cgroupID uint64) {
 // Owner says whom a call of the process belongs to, as far as is known now. It reads
 // /proc when the process is new, and waits for nothing.
 func (r *Resolver) Owner(p flow.Proc, cgroupID uint64, ev Evidence) Owner {
-	pr := r.identify(p, cgroupID)
+	return r.owner(p.PID, r.identify(p, cgroupID), ev)
+}
+
+// Process says whom a process belongs to that need not have made a call. It is read
+// anew each time; the zero Owner is that of one that is gone.
+func (r *Resolver) Process(pid uint32) Owner {
+	pr, lines, err := readProcess(r.proc, flow.Proc{PID: pid}, r.environ)
+	if err != nil {
+		return Owner{}
+	}
+	pr.place = r.place(lines, 0)
+	pr.files = r.container(pr)
+	r.adopt(pr)
+	return r.owner(pid, pr, Evidence{})
+}
+
+func (r *Resolver) owner(pid uint32, pr *process, ev Evidence) Owner {
 	pod, resolved := r.pod(pr)
 	o := Owner{
-		PID:              p.PID,
+		PID:              pid,
 		Executable:       pr.exe,
 		CommandLine:      pr.command,
 		Cgroup:           pr.place.path,

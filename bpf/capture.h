@@ -53,6 +53,13 @@ static __always_inline bool is_self(__u32 tgid)
 	return !s || s->self == tgid;
 }
 
+static __always_inline bool every_head(void)
+{
+	struct settings *s = settings();
+
+	return s && s->every_head;
+}
+
 static __always_inline struct counters *counters_of(__u32 source)
 {
 	return bpf_map_lookup_elem(&stats, &source);
@@ -540,7 +547,7 @@ static __always_inline void on_bytes(struct xfer *x)
 
 		if (len > PATH_SCAN)
 			len = PATH_SCAN;
-		new_exchange(x, path_smells(x->buf, len) ? PHASE_OPEN : PHASE_SKIP);
+		new_exchange(x, every_head() || path_smells(x->buf, len) ? PHASE_OPEN : PHASE_SKIP);
 		x->head = 1;
 		break;
 	}

@@ -149,9 +149,10 @@ struct settings {
 	__u32 self;       // our own thread group, never captured
 	__u64 body_limit; // bytes a message and direction
 	__u64 zero;       // always 0, which the verifier does not know
+	__u64 every_head; // not 0: the head of every HTTP/1 request crosses, whatever its path
 };
 
-// Written by user space before the first probe is attached.
+// Written by user space before the first probe is attached; every_head later, too.
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);

@@ -236,7 +236,7 @@ func (x *call) settle(o exchange.Outcome, err error) {
 	case errors.Is(err, exchange.ErrCut), errors.Is(x.reqOut.Err, exchange.ErrCut):
 		worsen(c, llm.PartialCut)
 	}
-	if err != nil && c.Completeness == llm.Exact {
+	if err != nil && c.Completeness == llm.Exact && c.API == "" { // a priced API's one request was seen
 		c.Completeness, c.UsageSource = llm.Estimated, llm.SourceStreamPartial
 	}
 	if c.ErrorType == "" && !over {

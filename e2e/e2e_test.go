@@ -213,7 +213,7 @@ func (s *setup) matches(a *trial.Agent, role string, n int) []*ledgercheck.Recor
 	return records
 }
 
-// await returns the records of the test's own programs, once n of them are of the
+// await returns the records of the test's own programs' calls to models, once n of them are of the
 // given role or no more are to be expected.
 func (s *setup) await(a *trial.Agent, role string, n int) (ours []*ledgercheck.Record) {
 	s.Helper()
@@ -222,7 +222,7 @@ func (s *setup) await(a *trial.Agent, role string, n int) (ours []*ledgercheck.R
 		if err != nil {
 			s.Fatal(err)
 		}
-		ours = slices.DeleteFunc(all, func(r *ledgercheck.Record) bool { return !s.ours[r.PID] })
+		ours = slices.DeleteFunc(all, func(r *ledgercheck.Record) bool { return !s.ours[r.PID] || r.API != "" })
 		have := 0
 		for _, r := range ours {
 			if r.Role == role {
@@ -623,5 +623,58 @@ func programs(t *testing.T) (n int) {
 			t.Fatal(err)
 		}
 		id = next
+	}
+}
+
+// TestPricedAPI: downloads that a rule of the price book prices become records and
+// money of their own once the rule is there, counted once though both ends are seen,
+// over HTTP/1 and HTTP/2; the calls to models beside them stay what they are.
+func TestPricedAPI(t *testing.T) {
+	s := start(t)
+	host, _, err := net.SplitHostPort(strings.TrimPrefix(s.sim.URL, "https://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const book = "format: tollwire-prices/1\n"
+	file := filepath.Join(t.TempDir(), "prices.yaml")
+	write := func(content string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(book)
+	a := s.agent("--prices", file)
+	before := []clients.Request{{Method: "GET", Path: "/big?bytes=2000"}, {Method: "GET", Path: "/big?bytes=70000"}, {Method: "GET", Path: "/health"}}
+	n := 0
+	ask := func() {
+		for _, name := range []string{"curl", "python-http", "node", "go"} {
+			s.finish(s.run(s.program(name), clients.Spec{BaseURL: s.sim.URL, CA: s.sim.CA, KeepAlive: true, Before: before, HTTP2: name == "go",
+				Calls: []clients.Call{{Provider: "openai", PromptBytes: 500, Stream: true, Sim: "tokens=20"}}}))
+			n++
+		}
+		s.matches(a, "client", n)
+	}
+	priced := func() (calls, usd float64) {
+		m := s.scrape(a)
+		return m.Sum("tollwire_api_calls_total", "api", "geocoder", "status", "ok"), m.Sum("tollwire_api_cost_usd_total", "api", "geocoder")
+	}
+	ask()
+	if calls, usd := priced(); calls != 0 || usd != 0 {
+		t.Errorf("%v calls for %v USD without a rule", calls, usd)
+	}
+	write(book + fmt.Sprintf("apis: [{name: geocoder, endpoints: [%q], methods: get, per_thousand: 5}]\n", host+"/big"))
+	for deadline := time.Now().Add(30 * time.Second); s.scrape(a).Sum("tollwire_price_book_reloads_total") == 0; time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the price book was not reloaded")
+		}
+	}
+	ask()
+	calls, usd := priced()
+	for deadline := time.Now().Add(5 * time.Second); calls < 8 && time.Now().Before(deadline); calls, usd = priced() {
+		time.Sleep(50 * time.Millisecond)
+	}
+	if calls != 8 || usd < 0.04-1e-9 || usd > 0.04+1e-9 {
+		t.Errorf("%v calls for %v USD, want 8 for 0.04", calls, usd)
 	}
 }

@@ -43,6 +43,7 @@ type Call struct {
 	Provider      string // gen_ai.provider.name
 	Operation     string // gen_ai.operation.name
 	Vendor        string // the decoder that read it: "openai", "anthropic", …
+	API           string // a priced HTTP API that is no model, by the name of its rule; "" for a model's call
 	RequestModel  string
 	ResponseModel string
 	ResponseID    string

@@ -11,6 +11,9 @@ import (
 // Price says what a call cost. A contract in the config goes before the provider's
 // stated cost, which goes before the list.
 func (b *Book) Price(q Query) Price {
+	if q.API != "" {
+		return b.priceAPI(&q)
+	}
 	out := Price{Version: b.version}
 	p, reason := b.provider(&q)
 	r := b.resolve(p, q.Model, q.RequestModel)

@@ -12,6 +12,25 @@ type Hourly struct {
 	Variable Money // an hour in which it serves, on top: power, metered licences
 }
 
+// Hourly returns what the provider's machine costs, and false where the config does
+// not say or it is not self-hosted.
+func (b *Book) Hourly(provider string) (Hourly, bool) {
+	p := b.byName[lower(provider)]
+	if p == nil || p.hourly == nil {
+		return Hourly{}, false
+	}
+	return *p.hourly, true
+}
+
+// SelfHosted returns the provider that a host and path belong to when it is paid by
+// the hour.
+func (b *Book) SelfHosted(host, path string) (provider string, ok bool) {
+	if p := b.owner(host, path, nil); p != nil && p.selfHosted {
+		return p.id, true
+	}
+	return "", false
+}
+
 // slot is the resolution of busy time; a slot in which a call was open is busy.
 const (
 	slot         = 100 * time.Millisecond

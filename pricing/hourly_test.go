@@ -71,39 +71,3 @@ func TestMachineBeginsWithinAnHour(t *testing.T) {
 		t.Errorf("the time before it watched is not charged: %+v", got)
 	}
 }
-
-func TestPriceAPI(t *testing.T) {
-	b := testBook(t)
-	when := at(t, "2026-03-01")
-	for _, c := range []struct {
-		q         APIQuery
-		name, usd string
-	}{
-		{APIQuery{"maps.example.com", "/geocode/json", "GET", 200, when}, "geocoder", "0.005"},
-		{APIQuery{"maps.example.com", "/geocode", "GET", 200, when}, "geocoder", "0.005"},
-		{APIQuery{"maps.example.com", "/geocoder", "GET", 200, when}, "", ""},
-		{APIQuery{"maps.example.com", "/geocode", "POST", 200, when}, "", ""},
-		{APIQuery{"maps.example.com", "/geocode", "GET", 429, when}, "geocoder", "0"},
-		{APIQuery{"eu.search.example", "/", "POST", 500, when}, "search", "0.01"},
-		{APIQuery{"eu.search.example", "/", "POST", 200, at(t, "2026-01-31T23:59:59Z")}, "", ""},
-	} {
-		name, p, ok := b.PriceAPI(c.q)
-		if name != c.name || ok != (c.name != "") || ok && (p.USD.String() != c.usd || p.Source != SourceOverride || p.Version == "") {
-			t.Errorf("%+v: %s %+v", c.q, name, p)
-		}
-	}
-	if e := b.APIEndpoints(); len(e) != 2 || e[0] != "maps.example.com/geocode" || e[1] != "*.search.example" {
-		t.Error(e)
-	}
-}
-
-func TestResources(t *testing.T) {
-	r := testBook(t).Resources()
-	got := r.Cost(Use{CPU: 1500 * time.Millisecond, MemoryGiBHour: 2.5, NetworkBytes: 3 << 30})
-	if want := mustMoney(t, "0.042515"); got != want {
-		t.Errorf("%s, want %s", got, want)
-	}
-	if !(Resources{}).Zero() || r.Zero() || !(Resources{}).Cost(Use{CPU: time.Hour}).IsZero() {
-		t.Error("what is not set costs nothing")
-	}
-}

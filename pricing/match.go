@@ -110,15 +110,14 @@ type endpoint struct {
 	p    *provider
 }
 
+// newEndpoint reads a host, in lower case, with the path that may follow.
 func newEndpoint(s string, p *provider) endpoint {
-	host, path, found := strings.Cut(strings.ToLower(s), "/")
+	host, path, found := strings.Cut(s, "/")
 	if found {
 		path = "/" + path
 	}
 	return endpoint{host: strings.Split(host, "*"), path: path, p: p}
 }
-
-func (e endpoint) String() string { return strings.Join(e.host, "*") + e.path }
 
 func (e *endpoint) match(host, path string) bool {
 	if e.path != "" && (!strings.HasPrefix(path, e.path) || len(path) > len(e.path) && path[len(e.path)] != '/' && !strings.HasSuffix(e.path, "/")) {

@@ -40,6 +40,7 @@ const (
 	ReasonUnlistedHost    = "unlisted_host"      // the host is none of the provider's: a gateway or server of one's own
 	ReasonUnknownModel    = "unknown_model"      // the provider has no such model in the book
 	ReasonUsageMissing    = "usage_missing"      // nothing stated, nothing counted
+	ReasonNoAnswer        = "no_answer"          // a priced API's answer, which says whether it is billed, was not seen
 	ReasonErrorAnswer     = "error_answer"       // an error without usage: providers bill none
 	ReasonUnknownTier     = "unknown_tier"       // the served tier has no price in the book
 	ReasonNoPriceAtTime   = "no_price_at_time"   // the model's prices begin later or ended before
@@ -54,7 +55,7 @@ const (
 // can close, and not how the call is paid for or what it is.
 func missing(reason string) bool {
 	switch reason {
-	case "", ReasonErrorAnswer, ReasonNoModelCall, ReasonSubscription, ReasonSelfHosted:
+	case "", ReasonNoAnswer, ReasonErrorAnswer, ReasonNoModelCall, ReasonSubscription, ReasonSelfHosted:
 		return false
 	}
 	return true

@@ -11,6 +11,9 @@ type Query struct {
 	Provider     string // gen_ai.provider.name, or a name the book gives
 	Host         string // the endpoint's host, lower case, without the port
 	Path         string // without the query
+	Method       string // of a priced API's request
+	API          string // the priced API it was made to, which is no model; "" for a model's call
+	Status       int    // of its answer; 0: not seen
 	Model        string // as served (the response's); priced first
 	RequestModel string // as asked for; priced when the book does not know Model
 	Operation    string // gen_ai.operation.name
@@ -34,6 +37,9 @@ func FromCall(c *llm.Call, at time.Time) Query {
 		Provider:         c.Provider,
 		Host:             c.ServerAddress,
 		Path:             c.Path,
+		Method:           c.Method,
+		API:              c.API,
+		Status:           c.Status,
 		Model:            c.ResponseModel,
 		RequestModel:     c.RequestModel,
 		Operation:        c.Operation,

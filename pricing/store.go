@@ -116,6 +116,9 @@ func (s *Store) Price(q Query) Price {
 	return p
 }
 
+// API asks the book in force.
+func (s *Store) API(host, path, method string) string { return s.Book().API(host, path, method) }
+
 // Unpriced returns the models without a price that carry the most tokens.
 func (s *Store) Unpriced() []UnpricedModel { return s.unpriced.Top() }
 
@@ -126,8 +129,9 @@ func (s *Store) Status() Status {
 	return s.status
 }
 
-// Watch follows the files until ctx ends.
-func (s *Store) Watch(ctx context.Context) {
+// Watch follows the files until ctx ends, and calls changed with every book that
+// comes into force.
+func (s *Store) Watch(ctx context.Context, changed func(*Book)) {
 	if len(s.config.Files) == 0 {
 		return
 	}
@@ -138,7 +142,10 @@ func (s *Store) Watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			_ = s.Reload() // logged there
+			old := s.Book()
+			if s.Reload(); s.Book() != old {
+				changed(s.Book())
+			}
 		}
 	}
 }

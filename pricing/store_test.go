@@ -100,13 +100,17 @@ func TestStoreWatches(t *testing.T) {
 	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	wg.Go(func() { s.Watch(ctx) })
+	followed := make(chan *Book, 1)
+	wg.Go(func() { s.Watch(ctx, func(b *Book) { followed <- b }) })
 	first := s.Book()
 	must(t, os.WriteFile(file, []byte(overlayOf("3")), 0o644))
-	for deadline := time.Now().Add(5 * time.Second); s.Book() == first; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("not followed")
+	select {
+	case b := <-followed:
+		if b == first || b != s.Book() {
+			t.Error("it is told of the book that came into force")
 		}
+	case <-time.After(5 * time.Second):
+		t.Fatal("not followed")
 	}
 	cancel()
 	wg.Wait()

@@ -223,6 +223,23 @@ func (r *reader) texts(n *node) (out []string) {
 	return []string{strings.ToLower(r.text(n))}
 }
 
+// endpoints returns hosts, in lower case, with the path that may follow as it stands.
+func (r *reader) endpoints(n *node) (out []string) {
+	one := func(n *node) {
+		host, path, found := strings.Cut(r.text(n), "/")
+		if host = strings.ToLower(host); found {
+			host += "/" + path
+		}
+		out = append(out, host)
+	}
+	if n.kind == listNode {
+		r.list(n, one)
+	} else {
+		one(n)
+	}
+	return out
+}
+
 func (r *reader) flag(n *node) bool {
 	if n.kind != scalarNode || n.text != "true" && n.text != "false" {
 		r.fail(n, "want true or false")

@@ -148,6 +148,7 @@ type coreSettings struct {
 	Self      uint32
 	BodyLimit uint64
 	Zero      uint64
+	EveryHead uint64
 }
 
 type coreSockCall struct {

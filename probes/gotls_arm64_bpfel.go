@@ -88,6 +88,7 @@ type gotlsSettings struct {
 	Self      uint32
 	BodyLimit uint64
 	Zero      uint64
+	EveryHead uint64
 }
 
 type gotlsSockCall struct {

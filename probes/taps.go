@@ -157,13 +157,8 @@ func (t *Taps) load() error {
 	if err := spec.LoadAndAssign(&t.core, nil); err != nil {
 		return fmt.Errorf("load the core object: %w", err)
 	}
-	settings := coreSettings{
-		Shards:    uint32(t.cfg.Rings),
-		Self:      uint32(os.Getpid()),
-		BodyLimit: uint64(t.cfg.BodyLimit),
-	}
-	if err := t.core.Config.Put(uint32(0), &settings); err != nil {
-		return fmt.Errorf("write settings: %w", err)
+	if err := t.configure(false); err != nil {
+		return err
 	}
 	for _, m := range t.rings {
 		r, err := newReader(m)
@@ -180,6 +175,22 @@ func (t *Taps) load() error {
 	}
 	if len(t.programs) == 0 {
 		return errors.New("load taps: the kernel accepts none")
+	}
+	return nil
+}
+
+// configure writes what the programs are told.
+func (t *Taps) configure(everyHead bool) error {
+	settings := coreSettings{
+		Shards:    uint32(t.cfg.Rings),
+		Self:      uint32(os.Getpid()),
+		BodyLimit: uint64(t.cfg.BodyLimit),
+	}
+	if everyHead {
+		settings.EveryHead = 1
+	}
+	if err := t.core.Config.Put(uint32(0), &settings); err != nil {
+		return fmt.Errorf("write settings: %w", err)
 	}
 	return nil
 }
@@ -299,6 +310,18 @@ func (t *Taps) SetVerdict(c flow.Conn, exchange uint32, v flow.Verdict) error {
 		return fmt.Errorf("set verdict on %v: %w", c, err)
 	}
 	return nil
+}
+
+// CrossEveryHead lets the heads of requests cross that cannot be calls to a model by
+// their method and path, and what follows them until the verdict; or holds them back,
+// which is how it begins. After Close it is os.ErrClosed.
+func (t *Taps) CrossEveryHead(on bool) error {
+	t.freeing.RLock()
+	defer t.freeing.RUnlock()
+	if t.final != nil {
+		return os.ErrClosed
+	}
+	return t.configure(on)
 }
 
 // Close detaches everything, lets the readers empty their shards for up to a

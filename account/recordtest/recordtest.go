@@ -65,6 +65,19 @@ func New(options ...func(*account.Record)) *account.Record {
 	return r
 }
 
+// API makes the call one to a priced HTTP API, which is no model.
+func API(name string) func(*account.Record) {
+	return func(r *account.Record) {
+		was := r.Call
+		r.Call = &llm.Call{
+			Conn: was.Conn, Source: was.Source, Role: was.Role, Vendor: "api", API: name, Method: "GET", Path: "/" + name,
+			ServerAddress: "api." + name + ".example", ServerPort: 443, Status: 200, Completeness: llm.Exact,
+			ResponseBytes: 512, Times: llm.Times{Start: was.Times.Start, FirstByte: was.Times.FirstByte, End: was.Times.End},
+		}
+		r.Call.Usage.Set(llm.Requests, 1)
+	}
+}
+
 // Move shifts every time of the call by d.
 func Move(d time.Duration) func(*account.Record) {
 	return func(r *account.Record) {

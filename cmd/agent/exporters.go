@@ -132,12 +132,13 @@ func (c *Config) open(agent *self, log *slog.Logger) (_ *outlets, err error) {
 			return nil
 		},
 		Lists: map[string]func() any{
-			"unpriced": func() any { return agent.prices.Unpriced() },
-			"prices":   func() any { return agent.prices.Status() },
-			"budgets":  func() any { return agent.budgets.States() },
-			"machines": func() any { return agent.machines.States() },
-			"attached": func() any { return agent.taps.Attached() },
-			"unseen":   func() any { return agent.taps.Unobservable() },
+			"unpriced":  func() any { return agent.prices.Unpriced() },
+			"prices":    func() any { return agent.prices.Status() },
+			"budgets":   func() any { return agent.budgets.States() },
+			"machines":  func() any { return agent.machines.States() },
+			"resources": func() any { return agent.resources.States() },
+			"attached":  func() any { return agent.taps.Attached() },
+			"unseen":    func() any { return agent.taps.Unobservable() },
 		},
 	})
 	if err != nil {

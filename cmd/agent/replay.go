@@ -18,6 +18,7 @@ import (
 	"github.com/tollwire/tollwire/flow"
 	"github.com/tollwire/tollwire/har"
 	"github.com/tollwire/tollwire/llm"
+	"github.com/tollwire/tollwire/pricing"
 )
 
 func replayCommand() *cobra.Command {
@@ -59,7 +60,7 @@ keys are absent; time is the entry's startedDateTime.`,
 	return cmd
 }
 
-func replay(cfg *Config, log *slog.Logger, prices pricer, path string, w io.Writer) error {
+func replay(cfg *Config, log *slog.Logger, prices *pricing.Store, path string, w io.Writer) error {
 	archive, err := har.Open(path)
 	if err != nil {
 		return err
@@ -70,7 +71,7 @@ func replay(cfg *Config, log *slog.Logger, prices pricer, path string, w io.Writ
 	p := &pipeline{
 		log:     log,
 		source:  src,
-		decoder: cfg.decoder(nil, log),
+		decoder: cfg.decoder(nil, prices.API, log),
 		owners:  nobody{},
 		settle:  account.Config{},
 		prices:  prices,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/tollwire/tollwire/account/machine"
 	"github.com/tollwire/tollwire/decoder"
 	"github.com/tollwire/tollwire/llm"
+	"github.com/tollwire/tollwire/pricing"
 	"github.com/tollwire/tollwire/probes"
 )
 
@@ -73,7 +75,7 @@ func run(ctx context.Context, cfg *Config, path string, load func() (*Config, er
 	p := &pipeline{
 		log:     log,
 		source:  taps,
-		decoder: cfg.decoder(key, log),
+		decoder: cfg.decoder(key, prices.API, log),
 		owners:  owners,
 		settle:  cfg.settle(owners),
 		prices:  prices,
@@ -83,7 +85,8 @@ func run(ctx context.Context, cfg *Config, path string, load func() (*Config, er
 	}
 	p.decoder.Deferred = decoder.NewDeferred()
 	agent := &self{
-		taps: taps, pipeline: p, owners: owners, pods: pods, prices: prices, budgets: budgets, machines: machine.New(prices),
+		taps: taps, pipeline: p, owners: owners, pods: pods, prices: prices, budgets: budgets,
+		machines: machine.New(prices), resources: cfg.resources(owners, prices),
 		config: newReloader(path, cfg, load, owners.Reload, log),
 	}
 	out, err := cfg.open(agent, log)
@@ -92,7 +95,14 @@ func run(ctx context.Context, cfg *Config, path string, load func() (*Config, er
 	}
 	p.export = out.exporters
 	var background sync.WaitGroup
-	background.Go(func() { prices.Watch(ctx) })
+	priced := func(b *pricing.Book) { // the kernel holds back what can be no model's and no priced API's
+		if err := taps.CrossEveryHead(b.HasAPIs()); err != nil && !errors.Is(err, os.ErrClosed) {
+			log.Error("priced APIs are seen only where a request might be a model's", "err", err)
+		}
+	}
+	priced(prices.Book())
+	background.Go(func() { prices.Watch(ctx, priced) })
+	background.Go(func() { agent.resources.Run(ctx) })
 	background.Go(func() { budgets.Run(ctx) })
 	background.Go(func() { agent.config.run(ctx) })
 	background.Go(func() {

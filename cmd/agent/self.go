@@ -6,6 +6,7 @@ import (
 
 	"github.com/tollwire/tollwire/account/budget"
 	"github.com/tollwire/tollwire/account/machine"
+	"github.com/tollwire/tollwire/account/resources"
 	"github.com/tollwire/tollwire/attribution"
 	"github.com/tollwire/tollwire/decoder"
 	"github.com/tollwire/tollwire/export/jsonl"
@@ -18,16 +19,17 @@ import (
 
 // self is what the agent knows about itself, as measures.
 type self struct {
-	taps     *probes.Taps
-	pipeline *pipeline
-	owners   *attribution.Resolver
-	prices   *pricing.Store
-	records  *jsonl.File // nil: none
-	budgets  *budget.Ledger
-	machines *machine.Ledger
-	pods     podSources
-	config   *reloader
-	otlp     atomic.Pointer[otlp.Exporter] // nil: none; it asks for samples from its start on
+	taps      *probes.Taps
+	pipeline  *pipeline
+	owners    *attribution.Resolver
+	prices    *pricing.Store
+	records   *jsonl.File // nil: none
+	budgets   *budget.Ledger
+	machines  *machine.Ledger
+	resources *resources.Ledger
+	pods      podSources
+	config    *reloader
+	otlp      atomic.Pointer[otlp.Exporter] // nil: none; it asks for samples from its start on
 }
 
 // decoded sums the decoders of all shards.
@@ -122,12 +124,7 @@ func (s *self) samples(emit func(metric.Sample)) {
 	if x := s.otlp.Load(); x != nil {
 		x.Samples("otlp", emit)
 	}
-	for _, b := range s.budgets.States() {
-		attrs := []metric.Attr{{Key: "budget", Value: b.Label()}, {Key: "period", Value: b.Period}, {Key: "scope", Value: b.Scope}}
-		gauge("tollwire.budget.spent.usd", "{USD}", "What this node spent of a budget in its period.", b.Spent.Float64(), attrs...)
-		gauge("tollwire.budget.limit.usd", "{USD}", "The budget's limit.", b.Limit.Float64(), attrs...)
-		gauge("tollwire.budget.burn_rate", "1", "The part of the limit that is spent over the part of the period that has passed.", b.BurnRate, attrs...)
-	}
+	s.spending(emit)
 	p := s.prices.Status()
 	count("tollwire.price_book.reloads", "", "Price books that came into force after the first.", uint64(p.Reloads))
 	count("tollwire.price_book.errors", "", "Price books that were refused.", uint64(p.Errors))

@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/tollwire/tollwire/account"
+	"github.com/tollwire/tollwire/account/resources"
 	"github.com/tollwire/tollwire/attribution"
 	"github.com/tollwire/tollwire/decoder"
+	"github.com/tollwire/tollwire/decoder/api"
 	"github.com/tollwire/tollwire/decoder/content"
 	"github.com/tollwire/tollwire/decoder/vendors"
 	"github.com/tollwire/tollwire/pricing"
@@ -48,9 +51,11 @@ func (c *Config) probes(log *slog.Logger) probes.Config {
 	}
 }
 
-func (c *Config) decoder(key []byte, log *slog.Logger) decoder.Config {
+// decoder's apis names the priced HTTP APIs beside the models.
+func (c *Config) decoder(key []byte, apis api.Rules, log *slog.Logger) decoder.Config {
+	known := vendors.All(content.Config{NoQuality: !c.Decode.QualitySignals, NoEstimate: !c.Decode.Estimate})
 	return decoder.Config{
-		Vendors:      vendors.All(content.Config{NoQuality: !c.Decode.QualitySignals, NoEstimate: !c.Decode.Estimate}),
+		Vendors:      append(known, api.New(apis)),
 		AllowHeaders: append(c.Attribution.Headers(), c.Decode.AllowHeaders...),
 		KeySecret:    key,
 		IdleTimeout:  c.Decode.IdleTimeout,
@@ -67,6 +72,17 @@ func (c *Config) owners(ctx context.Context, key []byte, log *slog.Logger) (*att
 	}
 	r, err := attribution.New(cfg)
 	return r, pods, err
+}
+
+// resources is an account that begins when the price book has rates.
+func (c *Config) resources(owners *attribution.Resolver, prices *pricing.Store) *resources.Ledger {
+	mounts := c.Attribution.CgroupMounts()
+	i := slices.IndexFunc(mounts, func(dir string) bool { _, err := os.Stat(dir); return err == nil })
+	return resources.New(resources.Config{
+		Proc: c.Attribution.Proc, Cgroup: mounts[max(i, 0)], NoPod: !c.Export.Metrics.Pod,
+		Owner: owners.Process,
+		Rates: func() pricing.Resources { return prices.Book().Resources() },
+	})
 }
 
 func (c *Config) settle(owners *attribution.Resolver) account.Config {

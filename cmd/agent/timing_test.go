@@ -120,7 +120,7 @@ func TestTiming(t *testing.T) {
 		t.Fatal(err)
 	}
 	seen, out := &notes{content: map[string][]flow.Time{}}, &gathered{}
-	dc := cfg.decoder(nil, log)
+	dc := cfg.decoder(nil, prices.API, log)
 	for i, v := range dc.Vendors {
 		dc.Vendors[i] = spy{v, seen}
 	}

@@ -35,7 +35,10 @@ func Append(dst []byte, r *account.Record) []byte {
 	l.string("gen_ai.response.model", c.ResponseModel)
 	l.string("gen_ai.response.id", c.ResponseID)
 	l.strings("gen_ai.response.finish_reasons", c.FinishReasons)
-	l.bool("gen_ai.request.stream", c.Stream)
+	if c.API == "" {
+		l.bool("gen_ai.request.stream", c.Stream)
+	}
+	l.string("tollwire.api", c.API)
 	l.string("server.address", c.ServerAddress)
 	l.count("server.port", uint64(max(c.ServerPort, 0)))
 	l.count("http.response.status_code", uint64(max(c.Status, 0)))

@@ -20,6 +20,7 @@ type Line struct {
 	ResponseID       string             `json:"gen_ai.response.id"`
 	FinishReasons    []string           `json:"gen_ai.response.finish_reasons"`
 	Stream           bool               `json:"gen_ai.request.stream"`
+	API              string             `json:"tollwire.api"`
 	ServerAddress    string             `json:"server.address"`
 	ServerPort       int                `json:"server.port"`
 	Status           int                `json:"http.response.status_code"`

@@ -102,7 +102,7 @@ func Show(w io.Writer, files []string, traceID string) error {
 	for _, l := range lines {
 		fmt.Fprintf(t, "+%.3fs\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
 			l.Time.Sub(lines[0].Time).Seconds(), l.Role, dash(strings.Trim(l.Graph+"/"+l.Node, "/")), l.process(),
-			dash(cmp.Or(l.ResponseModel, l.RequestModel)), l.status(), number(l.InputTokens, "%.0f"), number(l.OutputTokens, "%.0f"),
+			dash(cmp.Or(l.ResponseModel, l.RequestModel, l.API)), l.status(), number(l.InputTokens, "%.0f"), number(l.OutputTokens, "%.0f"),
 			number(l.FirstContent, "%.3fs"), number(l.Duration, "%.3fs"), dash(l.CostUSD), l.note())
 		if !l.Counted() {
 			continue

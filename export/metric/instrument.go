@@ -75,6 +75,10 @@ const (
 	quality
 	disagreement
 	costDisagreement
+	wasted
+	retried
+	apiCalls
+	apiCost
 	numInstruments
 )
 
@@ -123,5 +127,9 @@ func instruments() [numInstruments]Instrument {
 		quality:          {Name: "tollwire.quality", Unit: "{signal}", Kind: Counter, Help: "Signals of a bad answer.", Sub: []string{"signal"}},
 		disagreement:     {Name: "tollwire.usage.disagreement", Unit: "{call}", Kind: Counter, Help: "Responses whose own usage figures contradict each other."},
 		costDisagreement: {Name: "tollwire.cost.disagreement", Unit: "{call}", Kind: Counter, Help: "Calls whose cost, as the provider stated it, is more than 1 % off what the list says."},
+		wasted:           {Name: "tollwire.cost.wasted.usd", Unit: "{USD}", Kind: Counter, Help: "What calls cost that failed or were cut.", Sub: []string{"cause"}},
+		retried:          {Name: "tollwire.cost.retried.usd", Unit: "{USD}", Kind: Counter, Help: "What tries of a call after its first cost, however they ended."},
+		apiCalls:         {Name: "tollwire.api.calls", Unit: "{call}", Kind: Counter, Help: "Calls to priced HTTP APIs that are no models, each counted once.", Sub: []string{"api", "status"}},
+		apiCost:          {Name: "tollwire.api.cost.usd", Unit: "{USD}", Kind: Counter, Help: "What calls to priced HTTP APIs cost.", Sub: []string{"api"}},
 	}
 }

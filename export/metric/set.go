@@ -166,6 +166,17 @@ func (s *Set) Export(r *account.Record) {
 			h.mark(s.insts[i].Bounds, all.Max().Seconds(), e)
 		}
 	}
+	if c.API != "" { // no call to a model: none of the other measures is about it
+		if r.Counted {
+			sum(apiCalls, 1, name(c.API), string(r.Outcome()))
+			if r.Price.Priced() {
+				s.at(g, apiCost, []string{name(c.API)}).spend(r.Price.USD, e)
+			} else {
+				sum(unpricedCalls, 1, name(r.Price.Unpriced))
+			}
+		}
+		return
+	}
 	per, perOK := r.PerOutputToken()
 
 	sum(calls, 1, string(r.Outcome()), c.Role.String(), string(r.Relay))
@@ -221,6 +232,12 @@ func (s *Set) Export(r *account.Record) {
 				n.sum(1, e)
 				passed = true
 			}
+		}
+		if how := r.Outcome(); how != account.OutcomeOK {
+			s.at(g, wasted, []string{string(how)}).spend(p.USD, e)
+		}
+		if c.RetryCount > 0 {
+			s.at(g, retried, nil).spend(p.USD, e)
 		}
 		if p.HasSavings && p.Savings.Sign() >= 0 {
 			s.at(g, savings, []string{"prompt_cache"}).spend(p.Savings, e)

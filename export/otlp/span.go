@@ -78,7 +78,12 @@ func describe(r *account.Record) attributes {
 	a.string("gen_ai.response.model", c.ResponseModel)
 	a.string("gen_ai.response.id", c.ResponseID)
 	a.strings("gen_ai.response.finish_reasons", c.FinishReasons)
-	a = append(a, attribute{"gen_ai.request.stream", c.Stream})
+	if c.API == "" {
+		a = append(a, attribute{"gen_ai.request.stream", c.Stream})
+	} else {
+		a.string("http.request.method", c.Method)
+		a.string("tollwire.api", c.API)
+	}
 	a.string("server.address", c.ServerAddress)
 	a.int("server.port", int64(c.ServerPort))
 	a.int("http.response.status_code", int64(c.Status))
@@ -150,7 +155,7 @@ func langfuse(a attributes, r *account.Record) attributes {
 		a.string("langfuse.observation.type", "tool")
 		return a
 	}
-	if !r.Counted {
+	if !r.Counted || c.API != "" {
 		a.string("langfuse.observation.type", "span")
 		return slices.DeleteFunc(a, func(x attribute) bool {
 			return strings.HasPrefix(x.key, "gen_ai.usage.") || strings.HasSuffix(x.key, ".model")
@@ -222,11 +227,15 @@ func span(r *account.Record, a attributes) *tracepb.Span {
 	return s
 }
 
-// spanName is "{operation} {model}", or for MCP "{method} {tool}".
+// spanName is "{operation} {model}", for MCP "{method} {tool}", for another priced API
+// "{method} {api}".
 func spanName(c *llm.Call) string {
 	name := c.Operation + " " + c.RequestModel
-	if c.MCP.Method != "" {
+	switch {
+	case c.MCP.Method != "":
 		name = c.MCP.Method + " " + c.MCP.Tool
+	case c.API != "":
+		name = c.Method + " " + c.API
 	}
 	if name = strings.TrimSpace(name); name == "" {
 		name = "llm"

@@ -186,6 +186,61 @@ func TestWhatACallAdds(t *testing.T) {
 	}
 }
 
+// TestOtherAPIs: what is no call to a model has measures of its own and is in no other.
+func TestOtherAPIs(t *testing.T) {
+	b := newBench(t, metric.Config{})
+	b.set.Export(recordtest.New(recordtest.API("geocoder"), func(r *account.Record) {
+		r.Price = pricing.Price{USD: money("0.005"), Source: "override"}
+	}))
+	b.set.Export(recordtest.New(recordtest.API("geocoder"), recordtest.Server(9), notCounted, priced("0.005", "0")))
+	b.set.Export(recordtest.New(recordtest.API("geocoder"), func(r *account.Record) {
+		r.Call.Status, r.Call.ErrorType, r.Call.Partial, r.Price.Unpriced = 0, "cut", llm.PartialCut, "no_answer"
+	}))
+	f := b.families()
+	for _, want := range []struct {
+		metric string
+		labels []string
+		value  float64
+	}{
+		{"tollwire_api_calls_total", []string{"api", "geocoder", "status", "ok", "tollwire_graph", "checkout", "server_address", "api.geocoder.example"}, 1},
+		{"tollwire_api_calls_total", []string{"status", "cut"}, 1},
+		{"tollwire_api_calls_total", nil, 2},
+		{"tollwire_api_cost_usd_total", []string{"api", "geocoder"}, 0.005},
+		{"tollwire_unpriced_calls_total", []string{"reason", "no_answer"}, 1},
+	} {
+		if got := sum(f[want.metric], want.labels...); got != want.value {
+			t.Errorf("%s%v = %v, want %v", want.metric, want.labels, got, want.value)
+		}
+	}
+	for name := range f {
+		if !regexp.MustCompile("^(tollwire_api|tollwire_unpriced_calls|tollwire_series_capped|target_info)").MatchString(name) {
+			t.Errorf("%s of what is no call to a model", name)
+		}
+	}
+}
+
+// TestCostApart: what failed and was cut, and what further tries cost.
+func TestCostApart(t *testing.T) {
+	b := newBench(t, metric.Config{})
+	for _, how := range []func(*llm.Call){
+		func(*llm.Call) {},
+		func(c *llm.Call) { c.RetryCount = 2 },
+		func(c *llm.Call) { c.InBandError, c.ErrorType = true, "overloaded_error" },
+		func(c *llm.Call) { c.Partial, c.ErrorType, c.RetryCount = llm.PartialCut, "cut", 1 },
+	} {
+		b.set.Export(recordtest.New(priced("0.25", "0"), func(r *account.Record) { how(r.Call) }))
+		b.set.Export(recordtest.New(priced("0.25", "0"), notCounted, func(r *account.Record) { how(r.Call) }))
+	}
+	f := b.families()
+	if all, failed, cut, retried := sum(f["tollwire_cost_usd_total"]), sum(f["tollwire_cost_wasted_usd_total"], "cause", "error"),
+		sum(f["tollwire_cost_wasted_usd_total"], "cause", "cut"), sum(f["tollwire_cost_retried_usd_total"]); all != 1 || failed != 0.25 || cut != 0.25 || retried != 0.5 {
+		t.Errorf("cost %v, failed %v, cut %v, retried %v", all, failed, cut, retried)
+	}
+	if sum(f["tollwire_cost_wasted_usd_total"]) != 0.5 {
+		t.Error("what went well is not wasted")
+	}
+}
+
 func TestUnaryCallHasNoStreamMeasures(t *testing.T) {
 	b := newBench(t, metric.Config{})
 	b.set.Export(recordtest.New(func(r *account.Record) { r.Call.Stream = false }))

@@ -43,6 +43,7 @@ type Record struct {
 	PID           int                `json:"process.pid"`
 	Executable    string             `json:"process.executable.name"`
 	ContainerID   string             `json:"container.id"`
+	API           string             `json:"tollwire.api"` // a priced API that is no model
 	Graph         string             `json:"tollwire.graph"`
 	Node          string             `json:"tollwire.node"`
 	Relay         string             `json:"tollwire.relay"`
