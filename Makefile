@@ -70,9 +70,10 @@ conformance: ## Decode the recorded corpora and hold every number to their expec
 
 .PHONY: bench-decode
 bench-decode: ## Speed of the decoder on recorded SSE beside gjson alone, and memory held a stream
-	@go test -run '^$$' -cpu 1 -benchtime 3s -bench '^Benchmark(Recorded|RecordedGJSON|Held)$$' ./decoder | awk '\
-	  /^BenchmarkRecordedGJSON/ {for (i=2; i<NF; i++) if ($$(i+1)=="MB/s") theirs=$$i} \
-	  /^BenchmarkRecorded / || /^BenchmarkRecorded\t/ {for (i=2; i<NF; i++) if ($$(i+1)=="MB/s") ours=$$i} \
+	@go test -run '^$$' -cpu 1 -benchtime 3s -bench '^Benchmark(Recorded|RecordedGJSONPaths|RecordedGJSONWalk|Held)$$' ./decoder | awk '\
+	  function speed() {for (i=2; i<NF; i++) if ($$(i+1)=="MB/s") return $$i} \
+	  /^BenchmarkRecordedGJSON/ {s=speed(); if (s>theirs) theirs=s; print "gjson by " ($$1 ~ /Walk/ ? "one walk" : "paths") ": " s " MB/s"} \
+	  /^BenchmarkRecorded[ \t]/ {ours=speed()} \
 	  /^BenchmarkHeld/ {for (i=2; i<NF; i++) if ($$(i+1)=="held") held=$$i} \
 	  END {printf "decode: %.0f MB/s, %.2fx of gjson, %.0f KiB held a stream\n", ours, ours/theirs, held/1024}'
 

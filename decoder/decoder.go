@@ -20,7 +20,7 @@ import (
 // Config is what a Decoder is made from. Zero limits take the defaults named here.
 type Config struct {
 	Vendors []exchange.Vendor // the first wins a tie
-	// ReadFacts reads a request's body, for every vendor alike; request.Read by default.
+	// ReadFacts reads a request's body, for every vendor alike; a request.Reader's by default.
 	ReadFacts func(r io.Reader, contentType string, f *exchange.Facts) error
 	// Call takes a finished call, which is then its own. It must not block.
 	Call func(*llm.Call)
@@ -67,7 +67,7 @@ func (c Config) withDefaults() Config {
 		c.IdleTimeout = 15 * time.Minute
 	}
 	if c.ReadFacts == nil {
-		c.ReadFacts = request.Read
+		c.ReadFacts = new(request.Reader).Read
 	}
 	if c.Call == nil {
 		c.Call = func(*llm.Call) {}
@@ -258,6 +258,9 @@ const maxNames = 256
 
 // intern returns name as a string, without a copy when it was seen before.
 func (d *Decoder) intern(name []byte) string {
+	if len(name) == 0 {
+		return ""
+	}
 	if s, ok := d.names[string(name)]; ok {
 		return s
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/tollwire/tollwire/decoder/eventstream"
 	"github.com/tollwire/tollwire/decoder/exchange"
+	"github.com/tollwire/tollwire/decoder/jsonscan"
 	"github.com/tollwire/tollwire/decoder/jsonstream"
 	"github.com/tollwire/tollwire/decoder/sse"
 	"github.com/tollwire/tollwire/decoder/stream"
@@ -232,6 +233,19 @@ func (d *eventData) Read(p []byte) (int, error) {
 	n, err := d.r.Read(p)
 	d.err, d.event.Time = err, d.b.Time()
 	return n, err
+}
+
+// Whole implements jsonscan.Whole: the scanners read in place what has crossed whole.
+func (d *eventData) Whole() ([]byte, bool) {
+	w, ok := d.r.(jsonscan.Whole)
+	if !ok || d.err != nil {
+		return nil, false
+	}
+	b, ok := w.Whole()
+	if ok {
+		d.err, d.event.Time = io.EOF, d.b.Time()
+	}
+	return b, ok
 }
 
 // readFailed tells the errors of the reader from those of the JSON.

@@ -36,9 +36,10 @@
 package jsonscan
 
 import (
-	"bytes"
+	"encoding/binary"
 	"fmt"
 	"io"
+	"math/bits"
 	"strconv"
 	"unicode/utf8"
 )
@@ -85,7 +86,6 @@ type Scanner struct {
 	pos  int
 	off  int64 // bytes of the input before buf
 	end  error // why r has no more; nil while it may have
-	gen  uint  // of the window: places in buf are stale once it has grown
 	err  error // sticky
 	deep int   // open objects and arrays
 
@@ -102,8 +102,23 @@ func New(r io.Reader) *Scanner {
 	return s
 }
 
-// Reset starts over with r, keeping the window's memory.
+// Whole is a reader that may have all that is left of its input at hand. It then
+// lends it, and has nothing left.
+type Whole interface {
+	io.Reader
+	// Whole is valid until the reader's next method is called.
+	Whole() (b []byte, ok bool)
+}
+
+// Reset starts over with r, keeping the window's memory. What a Whole lends is read in
+// place.
 func (s *Scanner) Reset(r io.Reader) {
+	if w, ok := r.(Whole); ok {
+		if b, ok := w.Whole(); ok {
+			s.ResetBytes(b)
+			return
+		}
+	}
 	if s.own == nil {
 		s.own = make([]byte, Window)
 	}
@@ -138,24 +153,17 @@ func (s *Scanner) Kind() Kind {
 		}
 		return None
 	}
-	switch c := s.buf[s.pos]; c {
-	case '{':
-		return Object
-	case '[':
-		return Array
-	case '"':
-		return String
-	case 't', 'f':
-		return Bool
-	case 'n', 'N', 'I':
-		return Null
-	default:
-		if c == '-' || c-'0' < 10 {
-			return Number
-		}
+	k := kinds[s.buf[s.pos]]
+	if k == None {
+		s.bad("no value begins like this")
 	}
-	s.bad("no value begins like this")
-	return None
+	return k
+}
+
+// kinds are the kinds of values by their first byte.
+var kinds = [256]Kind{
+	'{': Object, '[': Array, '"': String, 't': Bool, 'f': Bool, 'n': Null, 'N': Null, 'I': Null, '-': Number,
+	'0': Number, '1': Number, '2': Number, '3': Number, '4': Number, '5': Number, '6': Number, '7': Number, '8': Number, '9': Number,
 }
 
 // Peek returns up to n (at most 64) of the bytes that come next after blanks, fewer
@@ -218,10 +226,10 @@ func (s *Scanner) Object(yield func(key []byte) bool) {
 		if !ok {
 			return
 		}
-		start := s.Offset()
+		start := s.off + int64(s.pos)
 		more = more && yield(key)
-		if s.err == nil && s.Offset() == start {
-			s.Skip()
+		if s.err == nil && s.off+int64(s.pos) == start {
+			s.skip(kinds[s.buf[s.pos]])
 		}
 		if s.err != nil {
 			return
@@ -285,7 +293,7 @@ func (s *Scanner) enter(k Kind) bool {
 // member reads a key after its quote, the colon, and up to the value's first byte.
 func (s *Scanner) member() (key []byte, ok bool) {
 	b := s.buf[s.pos:]
-	if q := bytes.IndexByte(b, '"'); q >= 0 && q <= MaxText && bytes.IndexByte(b[:q], '\\') < 0 {
+	if q := special(b); q <= MaxText && q < len(b) && b[q] == '"' {
 		p := q + 1
 		for p < len(b) && blank(b[p]) {
 			p++
@@ -328,7 +336,7 @@ func (s *Scanner) Into(dst *string) bool {
 	}
 	s.pos++
 	b := s.buf[s.pos:]
-	if q := bytes.IndexByte(b, '"'); q >= 0 && q <= MaxText && bytes.IndexByte(b[:q], '\\') < 0 {
+	if q := special(b); q <= MaxText && q < len(b) && b[q] == '"' {
 		s.pos += q + 1
 		if string(b[:q]) != *dst {
 			*dst = string(mend(b[:q]))
@@ -398,61 +406,59 @@ func (s *Scanner) text(dst *[]byte, max int, sink func([]byte)) (length int64, o
 	if !full {
 		base = len(*dst)
 	}
-	quote, gen := -1, s.gen // of the next quote in the window, and which window
 	for {
 		if s.pos == len(s.buf) && !s.fill() {
 			s.cut()
 			return length, false
 		}
-		if quote < s.pos || gen != s.gen {
-			gen = s.gen
-			if quote = bytes.IndexByte(s.buf[s.pos:], '"'); quote < 0 {
-				quote = len(s.buf)
-			} else {
-				quote += s.pos
+		piece := s.buf[s.pos:]
+		piece = piece[:special(piece)]
+		if s.pos += len(piece); len(piece) == 0 {
+			c := s.buf[s.pos]
+			if s.pos++; c == '"' {
+				return length, true
 			}
-		}
-		piece := s.buf[s.pos:quote]
-		escaped := false
-		if i := bytes.IndexByte(piece, '\\'); i >= 0 {
-			piece, escaped = piece[:i], true
-		}
-		s.pos += len(piece)
-		for {
-			if len(piece) > 0 {
-				length += int64(len(piece))
-				if !full {
-					room := max - (len(*dst) - base)
-					if len(piece) > room {
-						*dst = wholeRunes(append(*dst, piece[:room]...), base, piece[room])
-						full = true
-					} else {
-						*dst = append(*dst, piece...)
-					}
-				}
-				if sink != nil {
-					sink(piece)
-				}
-			}
-			if !escaped {
-				break
-			}
-			escaped = false
-			s.pos++
 			r, ok := s.escape()
 			if !ok {
 				return length, false
 			}
-			piece = utf8.AppendRune(s.esc[:0], r)
-			if r < 0 { // a byte that is no UTF-8, escaped for no reason
+			if piece = utf8.AppendRune(s.esc[:0], r); r < 0 { // a byte that is no UTF-8, escaped for no reason
 				piece = append(s.esc[:0], byte(-r))
 			}
 		}
-		if gen == s.gen && s.pos == quote && quote < len(s.buf) {
-			s.pos++
-			return length, true
+		length += int64(len(piece))
+		if !full {
+			room := max - (len(*dst) - base)
+			if len(piece) > room {
+				*dst = wholeRunes(append(*dst, piece[:room]...), base, piece[room])
+				full = true
+			} else {
+				*dst = append(*dst, piece...)
+			}
+		}
+		if sink != nil {
+			sink(piece)
 		}
 	}
+}
+
+// special is the index of the first quote or backslash in b, or len(b). Eight bytes are
+// looked at in one go: x has a zero where b has a quote, y where it has a backslash, and
+// the lowest bit that is left in m is the first of them.
+func special(b []byte) int {
+	const lo, hi = 0x0101010101010101, 0x8080808080808080
+	i := 0
+	for ; i+8 <= len(b); i += 8 {
+		v := binary.LittleEndian.Uint64(b[i:])
+		x, y := v^('"'*lo), v^('\\'*lo)
+		if m := ((x-lo)&^x | (y-lo)&^y) & hi; m != 0 {
+			return i + bits.TrailingZeros64(m)/8
+		}
+	}
+	for i < len(b) && b[i] != '"' && b[i] != '\\' {
+		i++
+	}
+	return i
 }
 
 // wholeRunes takes a character that next continues off the end of b[base:].
@@ -722,10 +728,18 @@ func numeric(b []byte) bool {
 }
 
 // Skip passes over one value of any kind and any depth, in constant memory.
-func (s *Scanner) Skip() {
-	switch s.Kind() {
+func (s *Scanner) Skip() { s.skip(s.Kind()) }
+
+// skip passes over the value of kind k that stands at pos.
+func (s *Scanner) skip(k Kind) {
+	switch k {
 	case None:
-		if s.err == nil {
+		if s.err != nil {
+			return
+		}
+		if s.pos < len(s.buf) {
+			s.bad("no value begins like this")
+		} else {
 			s.cut()
 		}
 	case String:
@@ -790,30 +804,19 @@ func (s *Scanner) skipNested() {
 
 // skipText passes over a string after its opening quote.
 func (s *Scanner) skipText() bool {
-	quote, gen := -1, s.gen
 	for {
 		if s.pos == len(s.buf) && !s.fill() {
 			s.cut()
 			return false
 		}
-		if quote < s.pos || gen != s.gen {
-			gen = s.gen
-			if quote = bytes.IndexByte(s.buf[s.pos:], '"'); quote < 0 {
-				quote = len(s.buf)
-			} else {
-				quote += s.pos
-			}
-		}
-		i := bytes.IndexByte(s.buf[s.pos:quote], '\\')
-		if i < 0 {
-			s.pos = quote
-			if quote < len(s.buf) {
-				s.pos++
-				return true
-			}
+		s.pos += special(s.buf[s.pos:])
+		if s.pos == len(s.buf) {
 			continue
 		}
-		s.pos += i + 1
+		c := s.buf[s.pos]
+		if s.pos++; c == '"' {
+			return true
+		}
 		if _, ok := s.next(); !ok {
 			return false
 		}
@@ -832,8 +835,16 @@ var delimits = [256]bool{
 
 // blanks moves to the next byte that is none, false when there isn't any.
 func (s *Scanner) blanks() bool {
-	return s.pos < len(s.buf) && s.buf[s.pos] > ' ' && s.buf[s.pos] != 0xef || s.passBlanks()
+	return s.pos < len(s.buf) && solid[s.buf[s.pos]] || s.passBlanks()
 }
+
+// solid are the bytes that are neither blank nor the first of a byte order mark.
+var solid = func() (t [256]bool) {
+	for c := range t {
+		t[c] = c > ' ' && c != 0xef
+	}
+	return t
+}()
 
 func (s *Scanner) passBlanks() bool {
 	for {
@@ -901,7 +912,6 @@ func (s *Scanner) fill() bool {
 
 // read reads into the window behind its first n bytes.
 func (s *Scanner) read(n int) bool {
-	s.gen++
 	for range 100 {
 		m, err := s.r.Read(s.own[n:])
 		s.buf = s.own[:n+m]

@@ -14,39 +14,33 @@ import (
 )
 
 const (
-	// DefaultSample is how much of the prompt's text is kept, in bytes, when Config
-	// doesn't say: enough to learn how many bytes of it make a token.
-	DefaultSample = 1 << 10
+	// keptPrompt is how much of the prompt's text is kept, in bytes: enough to learn how
+	// many bytes of it make a token.
+	keptPrompt = 1 << 10
 
 	maxKeys     = 64
 	maxMetadata = 16
 )
 
-// Config is how a body is read. The zero value is the default.
-type Config struct {
-	// Sample is how much of the prompt's text is kept, in bytes; 0 is DefaultSample,
-	// less than 0 keeps none.
-	Sample int
-}
+// Reader reads bodies, one after the other or several at a time. The zero value is ready.
+type Reader struct{ scan jsonscan.Pool }
 
-// Read reads a request's body as the zero Config does.
+// Read reads one body, as a Reader does.
 func Read(r io.Reader, contentType string, f *exchange.Facts) error {
-	return Config{}.Read(r, contentType, f)
+	return new(Reader).Read(r, contentType, f)
 }
 
 // Read reads a body of the given content type from r into f: a JSON object, or a
 // multipart form. Any other body leaves f.Known false and is no error. What was
 // read stands when r fails in the middle; its error is returned unchanged.
-func (c Config) Read(r io.Reader, contentType string, f *exchange.Facts) error {
-	if c.Sample == 0 {
-		c.Sample = DefaultSample
-	}
+func (d *Reader) Read(r io.Reader, contentType string, f *exchange.Facts) error {
 	media, params, _ := mime.ParseMediaType(contentType)
-	b := body{f: f, keep: c.Sample}
+	b := body{f: f}
 	if media == "multipart/form-data" && params["boundary"] != "" {
 		return b.form(r, params["boundary"])
 	}
-	b.s = jsonscan.New(r)
+	b.s = d.scan.Get(r)
+	defer d.scan.Put(b.s)
 	if b.s.Kind() != jsonscan.Object {
 		var bad *jsonscan.SyntaxError
 		if err := b.s.Err(); err != nil && !errors.As(err, &bad) {
@@ -63,9 +57,8 @@ func (c Config) Read(r io.Reader, contentType string, f *exchange.Facts) error {
 }
 
 type body struct {
-	s    *jsonscan.Scanner
-	f    *exchange.Facts
-	keep int
+	s *jsonscan.Scanner
+	f *exchange.Facts
 	// modelSet: the key "model" was seen, which goes before its other names.
 	modelSet bool
 }
@@ -304,7 +297,7 @@ func (b *body) sample(piece []byte) {
 			t.Chars++
 		}
 	}
-	if room := b.keep - len(t.Kept); room > 0 {
+	if room := keptPrompt - len(t.Kept); room > 0 {
 		t.Kept = append(t.Kept, piece[:min(room, len(piece))]...)
 	}
 }

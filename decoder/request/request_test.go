@@ -109,7 +109,7 @@ func TestMemoryIsConstant(t *testing.T) {
 			Read(io.MultiReader(strings.NewReader(`{"messages":[{"content":"`), &endless{16 << 20}), "", &f)
 		}
 	}).AllocedBytesPerOp()
-	if f.Text.Bytes != 16<<20 || len(f.Text.Kept) != DefaultSample || bytes > 24<<10 {
+	if f.Text.Bytes != 16<<20 || len(f.Text.Kept) != keptPrompt || bytes > 24<<10 {
 		t.Fatalf("%d bytes allocated for a prompt of %d, %d kept", bytes, f.Text.Bytes, len(f.Text.Kept))
 	}
 }
@@ -159,7 +159,7 @@ func FuzzRead(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte, ct string) {
 		var facts exchange.Facts
 		Read(bytes.NewReader(body), ct, &facts)
-		if len(facts.Keys) > maxKeys || len(facts.Metadata) > maxMetadata || len(facts.Text.Kept) > DefaultSample || len(facts.Model) > 3*256 {
+		if len(facts.Keys) > maxKeys || len(facts.Metadata) > maxMetadata || len(facts.Text.Kept) > keptPrompt || len(facts.Model) > 3*256 {
 			t.Fatalf("too much kept: %+v", facts)
 		}
 	})

@@ -23,6 +23,7 @@ type Reader struct {
 	space bool // a colon was the last byte: a space that follows belongs to it
 	begun bool
 	torn  bool // after a hole
+	lent  int  // bytes of the window that Whole has lent
 }
 
 type state uint8
@@ -117,6 +118,34 @@ func (r *Reader) Read(p []byte) (int, error) {
 			}
 		}
 	}
+}
+
+// Whole lends the data of the event when all of it has crossed: one line, and the empty
+// line that ends it. It implements jsonscan.Whole.
+func (r *Reader) Whole() ([]byte, bool) {
+	if r.state != inData {
+		return nil, false
+	}
+	w, err := r.window()
+	if err != nil {
+		return nil, false // Read says it again
+	}
+	end := bytes.IndexByte(w, '\n')
+	if end < 0 {
+		return nil, false
+	}
+	data, rest := w[:end], w[end+1:]
+	if n := len(data); n > 0 && data[n-1] == '\r' {
+		if data = data[:n-1]; len(rest) > 0 && rest[0] == '\r' {
+			rest = rest[1:]
+		}
+	}
+	if len(rest) == 0 || rest[0] != '\n' || bytes.IndexByte(data, '\r') >= 0 {
+		return nil, false
+	}
+	r.lent = len(w) - len(rest) + 1
+	r.state = between
+	return data, true
 }
 
 // mend skips the lines of which a part is lost, to the next empty one.
@@ -287,6 +316,10 @@ func (r *Reader) rest(keep *[]byte) error {
 
 // window lends bytes of the body that belong to no line's end and no colon before.
 func (r *Reader) window() ([]byte, error) {
+	if r.lent > 0 {
+		r.b.Discard(r.lent)
+		r.lent = 0
+	}
 	for {
 		w, err := r.b.Window()
 		if err != nil {
