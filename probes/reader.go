@@ -25,7 +25,15 @@ type reader struct {
 	done chan struct{} // closed when the last record was read
 }
 
+// nap is how long a reader that has emptied its ring lets records gather. The kernel
+// wakes it for a record that nothing unread stands before, and it is the captured
+// program's call that pays for that: several times as much as for the record itself.
+const nap = time.Millisecond
+
 func (r *reader) read(d *flow.Data) error {
+	if r.ring.AvailableBytes() == 0 {
+		time.Sleep(nap)
+	}
 	err := r.ring.ReadInto(&r.rec)
 	if errors.Is(err, ringbuf.ErrFlushed) || errors.Is(err, ringbuf.ErrClosed) {
 		r.end.Do(func() { close(r.done) })
