@@ -43,19 +43,16 @@ int openssl_sendfile(struct pt_regs *ctx)
 
 #define SSL_RECEIVED_SHUTDOWN 2
 
-// Whether the peer has ended its direction in order. The cookie is one more than where
+// Whether the peer has ended its direction in order. The cookie says one more than where
 // this library keeps what SSL_get_shutdown returns; zero: not known, and then a zero of
 // SSL_read alone says it.
 static __always_inline bool received_shutdown(struct pt_regs *ctx, const struct call *call)
 {
-	__u64 cookie = 0;
-	__u32 shutdown = 0;
+	__u32 at = cookie(ctx) >> 32, shutdown = 0;
 
-	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_attach_cookie))
-		cookie = bpf_get_attach_cookie(ctx);
-	if (!cookie)
+	if (!at)
 		return !call->out && !(__u32)RESULT(ctx);
-	bpf_probe_read_user(&shutdown, sizeof(shutdown), (void *)(call->conn + cookie - 1));
+	bpf_probe_read_user(&shutdown, sizeof(shutdown), (void *)(call->conn + at - 1));
 	return shutdown & SSL_RECEIVED_SHUTDOWN;
 }
 
@@ -64,8 +61,7 @@ static __always_inline bool received_shutdown(struct pt_regs *ctx, const struct 
 SEC("uretprobe/SSL_read")
 int openssl_return(struct pt_regs *ctx)
 {
-	struct call_key key = {.task = bpf_get_current_pid_tgid()};
-	struct call *call = bpf_map_lookup_elem(&calls, &key);
+	struct call *call = call_returning(ctx);
 	__s64 n = (__s32)RESULT(ctx);
 
 	if (!call)
@@ -77,7 +73,7 @@ int openssl_return(struct pt_regs *ctx)
 			moved = 0;
 		n = moved;
 	}
-	return call_return(ctx, SOURCE_OPENSSL, n, n <= 0 && received_shutdown(ctx, call));
+	return call_leave(call, SOURCE_OPENSSL, n, n <= 0 && received_shutdown(ctx, call));
 }
 
 SEC("uretprobe/SSL_sendfile")

@@ -13,17 +13,29 @@
 #define ARG4(ctx) ((ctx)->cx)
 #define RESULT(ctx) ((ctx)->ax)
 // The return pops the address that the call pushed.
-#define FRAME(ctx) ((ctx)->sp)
-#define RETURN_FRAME(ctx) ((ctx)->sp - 8)
+#define POPPED 8
 #elif defined(__TARGET_ARCH_arm64)
 #define ARG1(ctx) ((ctx)->regs[0])
 #define ARG2(ctx) ((ctx)->regs[1])
 #define ARG3(ctx) ((ctx)->regs[2])
 #define ARG4(ctx) ((ctx)->regs[3])
 #define RESULT(ctx) ((ctx)->regs[0])
-#define FRAME(ctx) ((ctx)->sp)
-#define RETURN_FRAME(ctx) ((ctx)->sp)
+#define POPPED 0
 #endif
+
+// What the probe says to its program: in the lower half how much the stack has grown
+// between the function's entry, or its return, and where the probe stands; in the upper
+// half what the tap wants. Zero before Linux 5.15.
+static __always_inline __u64 cookie(struct pt_regs *ctx)
+{
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_attach_cookie))
+		return bpf_get_attach_cookie(ctx);
+	return 0;
+}
+
+// Where the stack stood at the function's entry.
+#define FRAME(ctx) ((ctx)->sp + (__u32)cookie(ctx))
+#define RETURN_FRAME(ctx) (FRAME(ctx) - POPPED)
 
 // Looks at a request that the n bytes at buf may begin, before the write of them.
 static __always_inline void before_write(__u32 source, __u64 session, __u64 buf, __u64 n)
@@ -50,7 +62,10 @@ static __always_inline int call_enter(__u64 frame, __u64 conn, __u64 buf, __u64 
 	if (outer && outer->frame > frame)
 		return 0;
 	call.time = bpf_ktime_get_ns();
-	bpf_map_update_elem(&calls, &key, &call, BPF_ANY);
+	if (outer)
+		*outer = call;
+	else
+		bpf_map_update_elem(&calls, &key, &call, BPF_ANY);
 	return 0;
 }
 
@@ -127,19 +142,24 @@ static __always_inline int call_eof(const struct call *call, __u32 source)
 	return 0;
 }
 
-// The return of a call that has moved n bytes; n of zero or below: none. eof: a read
-// that moved none because nothing more will come.
-static __always_inline int call_return(struct pt_regs *ctx, __u32 source, __s64 n, bool eof)
+// The call that returns here; NULL when its entry was not seen. Of nested calls the
+// outermost wins: it is the one that was entered first.
+static __always_inline struct call *call_returning(struct pt_regs *ctx)
 {
 	struct call_key key = {.task = bpf_get_current_pid_tgid()};
 	struct call *call = bpf_map_lookup_elem(&calls, &key);
 
-	// Of nested calls the outermost wins: it is the one that was entered first.
-	if (!call || call->frame != RETURN_FRAME(ctx))
-		return 0;
+	return call && call->frame == RETURN_FRAME(ctx) ? call : NULL;
+}
+
+// The end of a call that has moved n bytes; n of zero or below: none. eof: a read that
+// moved none because nothing more will come. What is kept of the call stays for the
+// thread's next one, as making it anew takes longer than all the rest.
+static __always_inline int call_leave(struct call *call, __u32 source, __s64 n, bool eof)
+{
 	struct call done = *call;
 
-	bpf_map_delete_elem(&calls, &key);
+	call->frame = 0;
 	if (!done.conn)
 		return 0;
 	if (n <= 0)
@@ -147,6 +167,13 @@ static __always_inline int call_return(struct pt_regs *ctx, __u32 source, __s64 
 	if (!done.buf)
 		return call_unreadable(&done, source, n);
 	return call_bytes(&done, source, done.buf, n);
+}
+
+static __always_inline int call_return(struct pt_regs *ctx, __u32 source, __s64 n, bool eof)
+{
+	struct call *call = call_returning(ctx);
+
+	return call ? call_leave(call, source, n, eof) : 0;
 }
 
 static __always_inline int session_birth(__u32 source, __u64 session)

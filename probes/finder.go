@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 
 	"github.com/tollwire/tollwire/flow"
@@ -217,7 +218,9 @@ func (f *finder) attach(m mapping, file *os.File, target *target) (*tapped, erro
 		return nil, err
 	}
 	for _, h := range target.hooks {
-		t.Functions = append(t.Functions, h.names...)
+		for _, s := range h.sites {
+			t.Functions = append(t.Functions, s.name)
+		}
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -255,36 +258,40 @@ func (t *Taps) attachFile(file *os.File, target *target) (links []link.Link, err
 		if prog == nil {
 			return links, fmt.Errorf("%s: the kernel refused its program", h.program)
 		}
-		if t.multi {
-			put := ex.UprobeMulti
-			if h.ret {
-				put = ex.UretprobeMulti
+		var entries, returns link.UprobeMultiOptions
+		for _, s := range h.sites {
+			p := s.probe(h.ret, t.cookies)
+			to := &entries
+			if p.ret {
+				to = &returns
 			}
-			opts := &link.UprobeMultiOptions{Addresses: h.offsets}
-			if h.cookie != 0 {
-				opts.Cookies = slices.Repeat([]uint64{h.cookie}, len(h.offsets))
-			}
-			l, err := put(nil, prog, opts)
-			if err != nil {
-				return links, fmt.Errorf("attach %s: %w", h.program, err)
-			}
-			links = append(links, l)
-			continue
+			to.Addresses = append(to.Addresses, s.start+p.at)
+			to.Cookies = append(to.Cookies, uint64(h.tell)<<32|uint64(p.grown))
 		}
-		put := ex.Uprobe
-		if h.ret {
-			put = ex.Uretprobe
-		}
-		for i, off := range h.offsets {
-			opts := &link.UprobeOptions{Address: off}
-			if t.cookies {
-				opts.Cookie = h.cookie
+		for _, k := range []struct {
+			*link.UprobeMultiOptions
+			multi func([]string, *ebpf.Program, *link.UprobeMultiOptions) (link.Link, error)
+			one   func(string, *ebpf.Program, *link.UprobeOptions) (link.Link, error)
+		}{{&entries, ex.UprobeMulti, ex.Uprobe}, {&returns, ex.UretprobeMulti, ex.Uretprobe}} {
+			if t.multi && len(k.Addresses) > 0 {
+				l, err := k.multi(nil, prog, k.UprobeMultiOptions)
+				if err != nil {
+					return links, fmt.Errorf("attach %s: %w", h.program, err)
+				}
+				links = append(links, l)
+				continue
 			}
-			l, err := put(h.names[i], prog, opts)
-			if err != nil {
-				return links, fmt.Errorf("attach to %s: %w", h.names[i], err)
+			for i, at := range k.Addresses {
+				opts := &link.UprobeOptions{Address: at}
+				if t.cookies {
+					opts.Cookie = k.Cookies[i]
+				}
+				l, err := k.one(h.program, prog, opts)
+				if err != nil {
+					return links, fmt.Errorf("attach %s at %#x: %w", h.program, at, err)
+				}
+				links = append(links, l)
 			}
-			links = append(links, l)
 		}
 	}
 	return links, nil

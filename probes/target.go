@@ -7,18 +7,25 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 
 	"github.com/tollwire/tollwire/flow"
 )
 
-// hook is one program of a tap and where in the file it belongs.
+// hook is one program of a tap and the functions of the file that it belongs to.
 type hook struct {
 	program string
-	ret     bool   // at the return of the functions that begin there
-	cookie  uint64 // what the probe tells the program, where the kernel lets it
-	offsets []uint64
-	names   []string // of the functions, for people
+	ret     bool   // at their return
+	tell    uint32 // to the program, in its cookie's upper half, where the kernel has cookies
+	sites   []site
+}
+
+// site is one of a hook's functions.
+type site struct {
+	name  string // for people
+	start uint64 // in the file
+	placing
 }
 
 // target is what a file offers to the taps.
@@ -103,35 +110,47 @@ type symbolHook struct {
 	symbols []string
 	program string
 	ret     bool
+	args    int // argument registers that the program reads
 }
 
 // findByName returns where a file has the functions of hooks; errNoTarget when it does
 // not define those that are needed. Entries come before returns in hooks, so that no
 // return is seen without its entry.
-func findByName(f *elf.File, hooks []symbolHook, needed ...string) (*target, error) {
-	var names []string
+func findByName(f *elf.File, r io.ReaderAt, hooks []symbolHook, needed ...string) (*target, error) {
+	args := make(map[string]int)
+	returns := make(map[string]bool)
 	for _, h := range hooks {
-		names = append(names, h.symbols...)
+		for _, s := range h.symbols {
+			args[s] = max(args[s], h.args)
+			returns[s] = returns[s] || h.ret
+		}
 	}
-	defined, err := findSymbols(f, names)
+	found, err := findSymbols(f, slices.Collect(maps.Keys(args)))
 	if err != nil {
 		return nil, err
 	}
 	for _, name := range needed {
-		if defined[name] == 0 {
+		if found[name].start == 0 {
 			return nil, errNoTarget
 		}
+	}
+	sites := make(map[string]site)
+	for name, fn := range found {
+		code := make([]byte, min(fn.end-fn.start, maxPlaced+1))
+		if _, err := r.ReadAt(code, int64(fn.start)); err != nil {
+			return nil, fmt.Errorf("read %s: %w", name, err)
+		}
+		sites[name] = site{name, fn.start, place(code, cArgs[:args[name]], returns[name])}
 	}
 	t := &target{}
 	for _, h := range hooks {
 		k := hook{program: h.program, ret: h.ret}
-		for _, s := range h.symbols {
-			if off := defined[s]; off != 0 {
-				k.offsets = append(k.offsets, off)
-				k.names = append(k.names, s)
+		for _, name := range h.symbols {
+			if s, ok := sites[name]; ok {
+				k.sites = append(k.sites, s)
 			}
 		}
-		if k.offsets != nil {
+		if k.sites != nil {
 			t.hooks = append(t.hooks, k)
 		}
 	}
@@ -140,20 +159,20 @@ func findByName(f *elf.File, hooks []symbolHook, needed ...string) (*target, err
 
 // What OpenSSL's tap needs, and what it takes when it is there.
 var opensslHooks = []symbolHook{
-	{[]string{"SSL_read"}, "openssl_read", false},
-	{[]string{"SSL_write"}, "openssl_write", false},
-	{[]string{"SSL_read_ex"}, "openssl_read_ex", false},
-	{[]string{"SSL_write_ex"}, "openssl_write_ex", false},
-	{[]string{"SSL_free"}, "openssl_free", false},
-	{[]string{"SSL_clear"}, "openssl_clear", false},
-	{[]string{"SSL_sendfile"}, "openssl_sendfile", false},
-	{[]string{"SSL_new"}, "openssl_new", true},
-	{[]string{"SSL_sendfile"}, "openssl_sendfile_return", true},
-	{[]string{"SSL_read", "SSL_write", "SSL_read_ex", "SSL_write_ex"}, "openssl_return", true},
+	{[]string{"SSL_read"}, "openssl_read", false, 3},
+	{[]string{"SSL_write"}, "openssl_write", false, 3},
+	{[]string{"SSL_read_ex"}, "openssl_read_ex", false, 4},
+	{[]string{"SSL_write_ex"}, "openssl_write_ex", false, 4},
+	{[]string{"SSL_free"}, "openssl_free", false, 1},
+	{[]string{"SSL_clear"}, "openssl_clear", false, 1},
+	{[]string{"SSL_sendfile"}, "openssl_sendfile", false, 1},
+	{[]string{"SSL_new"}, "openssl_new", true, 0},
+	{[]string{"SSL_sendfile"}, "openssl_sendfile_return", true, 0},
+	{[]string{"SSL_read", "SSL_write", "SSL_read_ex", "SSL_write_ex"}, "openssl_return", true, 0},
 }
 
 func findOpenSSL(f *elf.File, r io.ReaderAt) (*target, error) {
-	t, err := findByName(f, opensslHooks, "SSL_read", "SSL_write")
+	t, err := findByName(f, r, opensslHooks, "SSL_read", "SSL_write")
 	if err != nil {
 		return nil, err
 	}
@@ -163,35 +182,35 @@ func findOpenSSL(f *elf.File, r io.ReaderAt) (*target, error) {
 		return nil, err
 	}
 	code := make([]byte, 64)
-	n, _ := r.ReadAt(code, int64(shutdown["SSL_get_shutdown"]))
-	if offset, ok := returnedField(code[:n]); ok && shutdown["SSL_get_shutdown"] != 0 {
+	n, _ := r.ReadAt(code, int64(shutdown["SSL_get_shutdown"].start))
+	if offset, ok := returnedField(code[:n]); ok && shutdown["SSL_get_shutdown"].start != 0 {
 		for i := range t.hooks {
 			if t.hooks[i].program == "openssl_return" {
-				t.hooks[i].cookie = offset + 1
+				t.hooks[i].tell = uint32(offset) + 1
 			}
 		}
 	}
 	return t, nil
 }
 
-// findSymbols returns the file offsets of the named functions that the file defines.
-func findSymbols(f *elf.File, names []string) (map[string]uint64, error) {
-	offsets := make(map[string]uint64)
+// findSymbols returns the ranges in the file of the named functions that it defines.
+func findSymbols(f *elf.File, names []string) (map[string]function, error) {
+	ranges := make(map[string]function)
 	for _, t := range [][2]string{{".dynsym", ".dynstr"}, {".symtab", ".strtab"}} {
 		found, err := readSymbols(f, t[0], t[1], names)
 		if err != nil {
 			return nil, err
 		}
 		for name, fn := range found {
-			if off, ok := fileOffset(f, fn.start); ok && offsets[name] == 0 {
-				offsets[name] = off
+			if off, ok := fileOffset(f, fn.start); ok {
+				ranges[name] = function{off, off + fn.end - fn.start}
 			}
 		}
-		if len(offsets) > 0 { // what is exported is all there is
+		if len(ranges) > 0 { // what is exported is all there is
 			break
 		}
 	}
-	return offsets, nil
+	return ranges, nil
 }
 
 // readSymbols returns the addresses of the named functions that a symbol table

@@ -14,18 +14,18 @@ var (
 // client sends (gnutls_record_send_early_data) is left out: whether the server took it,
 // or it is to be sent again, is not known then.
 var gnutlsHooks = []symbolHook{
-	{gnutlsSend, "gnutls_send", false},
-	{gnutlsRecv, "gnutls_recv", false},
-	{[]string{"gnutls_record_recv_packet"}, "gnutls_recv_packet", false},
-	{[]string{"gnutls_record_uncork"}, "gnutls_uncork", false},
-	{[]string{"gnutls_record_send_file"}, "gnutls_send_file", false},
-	{[]string{"gnutls_init"}, "gnutls_init_enter", false},
-	{[]string{"gnutls_deinit"}, "gnutls_deinit", false},
-	{append(append([]string{"gnutls_record_recv_packet", "gnutls_record_uncork"}, gnutlsSend...), gnutlsRecv...), "gnutls_return", true},
-	{[]string{"gnutls_record_send_file"}, "gnutls_send_file_return", true},
-	{[]string{"gnutls_init"}, "gnutls_init_return", true},
+	{gnutlsSend, "gnutls_send", false, 3},
+	{gnutlsRecv, "gnutls_recv", false, 3},
+	{[]string{"gnutls_record_recv_packet"}, "gnutls_recv_packet", false, 1},
+	{[]string{"gnutls_record_uncork"}, "gnutls_uncork", false, 0},
+	{[]string{"gnutls_record_send_file"}, "gnutls_send_file", false, 4},
+	{[]string{"gnutls_init"}, "gnutls_init_enter", false, 1},
+	{[]string{"gnutls_deinit"}, "gnutls_deinit", false, 1},
+	{append(append([]string{"gnutls_record_recv_packet", "gnutls_record_uncork"}, gnutlsSend...), gnutlsRecv...), "gnutls_return", true, 0},
+	{[]string{"gnutls_record_send_file"}, "gnutls_send_file_return", true, 0},
+	{[]string{"gnutls_init"}, "gnutls_init_return", true, 0},
 }
 
-func findGnuTLS(f *elf.File, _ io.ReaderAt) (*target, error) {
-	return findByName(f, gnutlsHooks, "gnutls_record_send", "gnutls_record_recv")
+func findGnuTLS(f *elf.File, r io.ReaderAt) (*target, error) {
+	return findByName(f, r, gnutlsHooks, "gnutls_record_send", "gnutls_record_recv")
 }

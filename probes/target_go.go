@@ -69,25 +69,23 @@ func findGo(f *elf.File, r io.ReaderAt) (*target, error) {
 			if fn.start == 0 || !ok {
 				continue
 			}
-			k.offsets = append(k.offsets, off)
-			k.names = append(k.names, name)
-			if !h.returns {
-				continue
-			}
 			code := make([]byte, fn.end-fn.start)
 			if _, err := r.ReadAt(code, int64(off)); err != nil {
 				return nil, fmt.Errorf("read %s: %w", name, err)
+			}
+			k.sites = append(k.sites, site{name, off, place(code, goArgs, false)})
+			if !h.returns {
+				continue
 			}
 			rets, err := findReturns(code)
 			if err != nil {
 				return nil, fmt.Errorf("disassemble %s: %w", name, err)
 			}
 			for _, ret := range rets {
-				returns.offsets = append(returns.offsets, off+ret)
-				returns.names = append(returns.names, name)
+				returns.sites = append(returns.sites, site{name: name, start: off + ret})
 			}
 		}
-		if k.offsets != nil {
+		if k.sites != nil {
 			t.hooks = append(t.hooks, k)
 		}
 	}

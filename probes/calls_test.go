@@ -1,0 +1,57 @@
+package probes
+
+import (
+	"bytes"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/tollwire/tollwire/flow"
+)
+
+// compile makes a program of testdata that links OpenSSL.
+func compile(t testing.TB, name string) string {
+	t.Helper()
+	bin := filepath.Join(t.TempDir(), name)
+	out, err := exec.Command("gcc", "-O2", "-Wall", "-Werror", "-pthread", "-o", bin, "testdata/"+name+".c", "-lssl", "-lcrypto").CombinedOutput()
+	if err != nil {
+		t.Fatalf("gcc, with libssl-dev: %v\n%s", err, out)
+	}
+	return bin
+}
+
+// TestCalls: what was written and what was read is seen whole, once and in order, however
+// the calls are made.
+func TestCalls(t *testing.T) {
+	c := start(t, Config{})
+	url, ca := server(t, true)
+	c.known(url, ca) // curl's library is this program's
+	bin := compile(t, "sslcalls")
+	for _, way := range []struct {
+		name  string
+		calls int
+	}{{"plain", 1}, {"ex", 1}, {"retried", 1}, {"retried-ex", 1}, {"partial", 1}, {"nested", 1}, {"threads", 4}, {"forked", 2}} {
+		t.Run(way.name, func(t *testing.T) {
+			c := &capture{T: t, store: c.store}
+			id := "calls-" + way.name
+			run(t, nil, bin, way.name, id)
+			for i := range way.calls {
+				id := id
+				if way.calls > 1 {
+					id = fmt.Sprintf("%s-%d", id, i)
+				}
+				want := fmt.Appendf(nil, "POST /v1/x?id=%s HTTP/1.1\r\nContent-Length: 40000\r\n\r\n", id)
+				for i := range 40000 {
+					want = append(want, 'a'+byte(i%26))
+				}
+				for _, dir := range []flow.Dir{flow.Write, flow.Read} {
+					got := c.one(dir, "id="+id+" ")
+					if got.source != flow.SourceOpenSSL || got.late || got.gap != 0 || got.heads != 1 || !bytes.Equal(got.bytes, want) {
+						t.Errorf("%v %s: source %v, late %v, gap %d, heads %d, %d bytes, want %d", dir, id, got.source, got.late, got.gap, got.heads, len(got.bytes), len(want))
+					}
+				}
+			}
+		})
+	}
+}
