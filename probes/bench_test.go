@@ -1,0 +1,242 @@
+package probes
+
+import (
+	"bufio"
+	"cmp"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"github.com/tollwire/tollwire/flow"
+)
+
+// load is what the looping program is asked for.
+type load struct {
+	name, kind  string
+	size, calls int
+}
+
+var loads = []load{
+	{"256B", "request", 256, 3000},
+	{"4KiB", "request", 4 << 10, 2000},
+	{"16KiB", "request", 16 << 10, 1000},
+	{"ignored", "ignored", 256, 3000},
+}
+
+// looper is testdata/sslloop.c, running.
+type looper struct {
+	*testing.B
+	in  *os.File
+	out *bufio.Scanner
+}
+
+func startLooper(b *testing.B) *looper {
+	bin := compile(b, "sslloop")
+	r, in, err := os.Pipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	cmd := exec.Command(bin)
+	cmd.Stdin, cmd.Stderr = r, os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	r.Close()
+	b.Cleanup(func() {
+		in.Close()
+		if err := cmd.Wait(); err != nil {
+			b.Error(err)
+		}
+	})
+	return &looper{b, in, bufio.NewScanner(out)}
+}
+
+// run returns the nanoseconds of one SSL_write and one SSL_read.
+func (l *looper) run(w load) float64 {
+	fmt.Fprintf(l.in, "%s %d %d\n", w.kind, w.size, w.calls)
+	var ns float64
+	if !l.out.Scan() {
+		l.Fatal("the looping program has ended")
+	}
+	if _, err := fmt.Sscan(l.out.Text(), &ns); err != nil {
+		l.Fatal(err)
+	}
+	return ns
+}
+
+// floor attaches what every agent pays: an empty uprobe and an empty uretprobe at
+// the entries of SSL_write and SSL_read.
+func floor(b *testing.B, lib *os.File, multi bool) (detach func()) {
+	spec := &ebpf.ProgramSpec{Type: ebpf.Kprobe, License: "GPL", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}}
+	if multi {
+		spec.AttachType = ebpf.AttachTraceUprobeMulti
+	}
+	prog, err := ebpf.NewProgram(spec)
+	if err != nil {
+		b.Fatal(err)
+	}
+	ex, err := link.OpenExecutable(lib.Name())
+	if err != nil {
+		b.Fatal(err)
+	}
+	var links []link.Link
+	attach := func(l link.Link, err error) {
+		if err != nil {
+			b.Fatal(err)
+		}
+		links = append(links, l)
+	}
+	if multi {
+		attach(ex.UprobeMulti([]string{"SSL_write", "SSL_read"}, prog, nil))
+		attach(ex.UretprobeMulti([]string{"SSL_write", "SSL_read"}, prog, nil))
+	} else {
+		for _, name := range []string{"SSL_write", "SSL_read"} {
+			attach(ex.Uprobe(name, prog, nil))
+			attach(ex.Uretprobe(name, prog, nil))
+		}
+	}
+	return func() {
+		for _, l := range links {
+			l.Close()
+		}
+		prog.Close()
+	}
+}
+
+// BenchmarkOpenSSL compares what the tap adds to a call with what the floor adds,
+// round by round, so that the machine's moods meet both. An iteration is a round.
+// In rounds of their own the kernel counts the time inside the tap's programs.
+func BenchmarkOpenSSL(b *testing.B) {
+	if os.Geteuid() != 0 {
+		b.Skip("attaches, and so needs root")
+	}
+	path, err := filepath.EvalSymlinks(strings.TrimSpace(output(b, "sh", "-c", "ldconfig -p | awk '/libssl.so.3 /{print $NF; exit}'")))
+	if err != nil {
+		b.Fatal(err)
+	}
+	lib, err := os.Open(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer lib.Close()
+	target, err := findTarget(lib)
+	if err != nil {
+		b.Fatal(err)
+	}
+	taps := unattached(b)
+	defer taps.Close()
+	for i := range taps.Shards() {
+		go func() {
+			var d flow.Data
+			for taps.Read(i, &d) == nil {
+			}
+		}()
+	}
+	ours := func() (detach func()) {
+		links, err := taps.attachFile(lib, target)
+		if err != nil {
+			b.Fatal(err)
+		}
+		return func() {
+			for _, l := range links {
+				l.Close()
+			}
+		}
+	}
+	l := startLooper(b)
+	variants := []func() func(){
+		func() func() { return func() {} },
+		func() func() { return floor(b, lib, taps.multi) },
+		ours,
+	}
+	times := make([][3][]float64, len(loads))
+	inside := make([][]float64, len(loads))
+	for round := range b.N {
+		for i := range variants {
+			v := (round + i) % len(variants)
+			detach := variants[v]()
+			for j, w := range loads {
+				times[j][v] = append(times[j][v], l.run(w))
+			}
+			detach()
+		}
+		detach := ours()
+		stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
+		if err != nil {
+			b.Fatal(err)
+		}
+		for j, w := range loads {
+			before := taps.runtime(b)
+			l.run(w)
+			inside[j] = append(inside[j], float64(taps.runtime(b)-before)/float64(2*w.calls))
+		}
+		stats.Close()
+		detach()
+	}
+	added := func(j, v int) float64 {
+		diff := make([]float64, b.N)
+		for i := range diff {
+			diff[i] = times[j][v][i] - times[j][0][i]
+		}
+		return median(diff) / 2
+	}
+	for j, w := range loads {
+		b.ReportMetric(added(j, 2)/added(j, 1), w.name+"-of-floor")
+		b.ReportMetric(added(j, 1), w.name+"-floor-ns/call")
+		b.ReportMetric(added(j, 2), w.name+"-added-ns/call")
+		b.ReportMetric(median(inside[j]), w.name+"-inside-ns/call")
+	}
+	b.ReportMetric(0, "ns/op")
+}
+
+// runtime is the time inside the tap's programs so far, in ns.
+func (t *Taps) runtime(b *testing.B) (sum int64) {
+	for _, p := range t.programs {
+		s, err := p.Stats()
+		if err != nil {
+			b.Fatal(err)
+		}
+		sum += int64(s.Runtime)
+	}
+	return sum
+}
+
+func median(v []float64) float64 {
+	v = slices.Clone(v)
+	slices.SortFunc(v, cmp.Compare[float64])
+	return v[len(v)/2]
+}
+
+func output(b *testing.B, name string, args ...string) string {
+	out, err := exec.Command(name, args...).Output()
+	if err != nil {
+		b.Fatal(err)
+	}
+	return string(out)
+}
+
+// unattached loads the taps' programs and attaches none.
+func unattached(b *testing.B) *Taps {
+	cfg := Config{Sockets: "off"}
+	if err := cfg.setDefaults(); err != nil {
+		b.Fatal(err)
+	}
+	t := newTaps(cfg)
+	if err := t.load(); err != nil {
+		b.Fatal(err)
+	}
+	return t
+}
