@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	cryptotls "crypto/tls"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -244,6 +245,12 @@ func (c *capture) one(dir flow.Dir, text string) *content {
 // server answers with the size of what it was sent, or with bytes= bytes.
 func server(t *testing.T, tls bool) (url, ca string) {
 	t.Helper()
+	return serverAway(t, tls, 0)
+}
+
+// serverAway is a server whose handshake takes that long at the least.
+func serverAway(t *testing.T, tls bool, away time.Duration) (url, ca string) {
+	t.Helper()
 	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		n, _ := io.Copy(io.Discard, r.Body)
 		if r.URL.Query().Has("bytes") {
@@ -259,7 +266,12 @@ func server(t *testing.T, tls bool) (url, ca string) {
 		t.Cleanup(s.Close)
 		return s.URL, ""
 	}
-	s := httptest.NewTLSServer(h)
+	s := httptest.NewUnstartedServer(h)
+	s.TLS = &cryptotls.Config{GetConfigForClient: func(*cryptotls.ClientHelloInfo) (*cryptotls.Config, error) {
+		time.Sleep(away)
+		return nil, nil
+	}}
+	s.StartTLS()
 	t.Cleanup(s.Close)
 	ca = filepath.Join(t.TempDir(), "ca.pem")
 	block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})

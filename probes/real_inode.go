@@ -5,16 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"runtime"
 	"sync"
+	"unsafe"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 )
 
 // realInodes asks the kernel which inode lies behind a mapping.
 type realInodes struct {
 	mu   sync.Mutex // one question at a time: the question stands in a map
 	objs vmaObjects
-	iter *link.Iter
 }
 
 func newRealInodes() (*realInodes, error) {
@@ -22,11 +26,37 @@ func newRealInodes() (*realInodes, error) {
 	if err := loadVmaObjects(&r.objs, nil); err != nil {
 		return nil, fmt.Errorf("load iter/task_vma: %w", err)
 	}
-	var err error
-	if r.iter, err = link.AttachIter(link.IterOptions{Program: r.objs.VmaInode}); err != nil {
-		return nil, errors.Join(fmt.Errorf("attach iter/task_vma: %w", err), r.objs.Close())
+	iter, err := r.walk(uint32(os.Getpid()))
+	if err != nil {
+		return nil, errors.Join(err, r.objs.Close())
 	}
-	return r, nil
+	return r, iter.Close()
+}
+
+// walk attaches the iterator to the mappings of one process. Kernels before 6.1 do not
+// look at which, and walk through those of all: milliseconds in place of microseconds.
+func (r *realInodes) walk(pid uint32) (*link.Iter, error) {
+	// union bpf_iter_link_info begins with the task's id, which package link cannot say.
+	info := &pid
+	attr := struct {
+		prog, target, attach, flags uint32
+		info                        uint64
+		size                        uint32
+		_                           uint32
+	}{prog: uint32(r.objs.VmaInode.FD()), attach: uint32(ebpf.AttachTraceIter), size: uint32(unsafe.Sizeof(*info))}
+	var pin runtime.Pinner
+	pin.Pin(info)
+	defer pin.Unpin()
+	attr.info = uint64(uintptr(unsafe.Pointer(info)))
+	fd, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_LINK_CREATE, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	if errno != 0 {
+		return nil, fmt.Errorf("attach iter/task_vma: %w", errno)
+	}
+	l, err := link.NewFromFD(int(fd))
+	if err != nil {
+		return nil, fmt.Errorf("attach iter/task_vma: %w", err)
+	}
+	return l.(*link.Iter), nil
 }
 
 var errNoMapping = errors.New("the mapping is gone")
@@ -38,7 +68,12 @@ func (r *realInodes) of(m mapping) (inode, error) {
 	if err := r.objs.WantedVma.Put(uint32(0), &vmaWanted{Start: m.start, Tgid: m.pid}); err != nil {
 		return inode{}, fmt.Errorf("ask for a mapping: %w", err)
 	}
-	f, err := r.iter.Open()
+	iter, err := r.walk(m.pid)
+	if err != nil {
+		return inode{}, err
+	}
+	defer iter.Close()
+	f, err := iter.Open()
 	if err != nil {
 		return inode{}, fmt.Errorf("open iterator: %w", err)
 	}
@@ -50,4 +85,4 @@ func (r *realInodes) of(m mapping) (inode, error) {
 	return inode{binary.NativeEndian.Uint64(b[:8]), binary.NativeEndian.Uint64(b[8:])}, nil
 }
 
-func (r *realInodes) close() error { return errors.Join(r.iter.Close(), r.objs.Close()) }
+func (r *realInodes) close() error { return r.objs.Close() }

@@ -32,13 +32,17 @@ func (c *capture) tapped(prefix string, source flow.Source, run ...string) {
 	c.Fatalf("no %s was tapped", prefix)
 }
 
+// whole reports whether all of one message is there, by its ends.
+func (s *content) whole(prefix, suffix string) bool {
+	return s.heads == 1 && s.gap == 0 && bytes.HasPrefix(s.bytes, []byte(prefix)) && bytes.HasSuffix(s.bytes, []byte(suffix))
+}
+
 // exchange holds one direction to what a program sent or received: from its birth,
 // whole, once, by one head.
 func (c *capture) exchange(source flow.Source, dir flow.Dir, text, prefix, suffix string) *content {
 	c.Helper()
 	s := c.one(dir, text)
-	if s.source != source || s.late || s.heads != 1 || s.gap != 0 ||
-		!bytes.HasPrefix(s.bytes, []byte(prefix)) || !bytes.HasSuffix(s.bytes, []byte(suffix)) {
+	if s.source != source || s.late || !s.whole(prefix, suffix) {
 		c.Errorf("%v of %q: source %v, late %v, heads %d, gap %d, closed %v, %q",
 			dir, text, s.source, s.late, s.heads, s.gap, s.closed, s.bytes)
 	}

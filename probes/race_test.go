@@ -1,0 +1,71 @@
+package probes
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tollwire/tollwire/flow"
+)
+
+// How many fresh programs of each kind are started, and how many of their first requests
+// must be seen, %. By default few and most, for a machine on which much else runs.
+var (
+	tries = flag.Int("tries", 20, "fresh programs of each kind in TestAttachRaces")
+	share = flag.Float64("share", 75, "first requests that must be seen in TestAttachRaces, %")
+	// Three round trips, to find, to connect and to shake hands, to a provider's nearest front.
+	away = flag.Duration("away", 20*time.Millisecond, "how long the server of TestAttachRaces takes to answer a ClientHello")
+)
+
+// TestAttachRaces: a file that nobody had mapped before is tapped in time for the first
+// request of the process that maps it, and the share of those in time is printed.
+func TestAttachRaces(t *testing.T) {
+	c := start(t, Config{})
+	url, ca := serverAway(t, true, *away)
+	libssl := strings.Fields(run(t, nil, "sh", "-c", "ldd $(command -v curl) | awk '/libssl/{print $3}'"))[0]
+	client := filepath.Join(t.TempDir(), "client")
+	build := exec.Command("go", "build", "-o", client, "./testdata/goclient")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for name, try := range map[string]func(dir, id string){
+		"curl with a fresh libssl": func(dir, id string) {
+			run(t, nil, "cp", "-L", libssl, filepath.Join(dir, filepath.Base(libssl)))
+			run(t, []string{"LD_LIBRARY_PATH=" + dir}, "curl", "--http1.1", "--silent", "--show-error", "--cacert", ca, "--data", "{}", url+"/v1/x?id="+id)
+		},
+		"a fresh Go program": func(dir, id string) {
+			run(t, nil, "cp", client, filepath.Join(dir, "client"))
+			run(t, []string{"SSL_CERT_FILE=" + ca}, filepath.Join(dir, "client"), url+"/v1/x?id="+id)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			began := time.Now()
+			seen, late := 0, 0
+			for i := range *tries {
+				id := fmt.Sprintf("race-%d-%d", i, began.UnixNano())
+				dir := t.TempDir()
+				try(dir, id)
+				for range 10 {
+					if found := c.seen(flow.Write, id); len(found) == 1 && found[0].whole("POST /v1/x?id="+id, "{}") {
+						seen++
+						if found[0].late {
+							late++
+						}
+						break
+					}
+					time.Sleep(2 * time.Millisecond)
+				}
+			}
+			t.Logf("attach races: %s: %d of %d first requests seen, %d of them late_attach", name, seen, *tries, late)
+			if float64(seen) < *share/100*float64(*tries) {
+				t.Errorf("want %.0f%%", *share)
+			}
+		})
+	}
+}
