@@ -140,6 +140,11 @@ clean:
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+.PHONY: test-cipher-tap
+test-cipher-tap: setup build ## Programs with stripped TLS inside, as npm has them, four calls of each at once (the first run downloads 800 MB)
+	@go build -trimpath -o bin/ciphertap ./test/ciphertap
+	@$(AS_ROOT) bin/ciphertap
+
 # How long the API server is away in test-cluster.
 OUTAGE ?= 1m
 .PHONY: test-cluster

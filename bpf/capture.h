@@ -36,7 +36,8 @@ struct xfer {
 	__u64 run; // bytes at buf that will cross together
 	__u32 tid;
 	__u8 dir;
-	__u8 head; // the next piece starts a head
+	__u8 head;   // the next piece starts a head
+	__u8 kernel; // the bytes lie in the kernel's memory, in one segment
 };
 
 static __always_inline struct settings *settings(void)
@@ -164,6 +165,13 @@ static __always_inline void fill(struct hdr *h, struct xfer *x, __u8 kind, __u32
 	x->head = 0;
 }
 
+static __always_inline long read_bytes(struct xfer *x, void *to, __u32 size, __u64 from)
+{
+	if (x->kernel)
+		return bpf_probe_read_kernel(to, size, (void *)from);
+	return bpf_probe_read_user(to, size, (void *)from);
+}
+
 struct piece {
 	struct hdr hdr;
 	__u8 data[];
@@ -199,7 +207,7 @@ static __always_inline void cross_piece(struct xfer *x, __u64 len)
 
 	if (size > room)
 		size = room;
-	if (bpf_probe_read_user(p->data, size, (void *)x->buf)) {
+	if (read_bytes(x, p->data, size, x->buf)) {
 		bpf_ringbuf_discard(p, 0);
 		drop(x, len, GAP_FAULT);
 		return;
@@ -411,7 +419,7 @@ static __always_inline __u32 first_bytes(struct xfer *x, __u64 *v)
 			asm volatile("" : "+r"(size));
 			if (size > 8)
 				size = 8;
-			if (bpf_probe_read_user(&part, size, (void *)buf))
+			if (read_bytes(x, &part, size, buf))
 				return 0;
 			*v |= part << ((have & 7) * 8);
 			have += size;
@@ -462,7 +470,7 @@ static __noinline __attribute__((unused)) int expect_answer(struct conn *c, __u6
 		c->asking = ASKING_OPEN;
 		break;
 	case MATCH_REQUEST:
-		c->asking = path_smells(buf, n < PATH_SCAN ? n : PATH_SCAN) ? ASKING_OPEN :
+		c->asking = path_smells(buf, n < PATH_SCAN ? n : PATH_SCAN, false) ? ASKING_OPEN :
 									     ASKING_SKIP;
 		break;
 	}
@@ -547,7 +555,8 @@ static __always_inline void on_bytes(struct xfer *x)
 
 		if (len > PATH_SCAN)
 			len = PATH_SCAN;
-		new_exchange(x, every_head() || path_smells(x->buf, len) ? PHASE_OPEN : PHASE_SKIP);
+		new_exchange(x, every_head() || path_smells(x->buf, len, x->kernel) ? PHASE_OPEN :
+										 PHASE_SKIP);
 		x->head = 1;
 		break;
 	}

@@ -94,7 +94,7 @@ static __always_inline __u64 same(__u64 a, __u32 b)
 // a part of its path begins with /res(ponses), /rea(ltime), /pre(dictions),
 // /mcp, /sse, /ws, or names a :gen(erate…) or :str(eam…) method.
 // A function of its own and global, so that it is verified once.
-__noinline int path_smells(__u64 buf, __u32 len)
+__noinline int path_smells(__u64 buf, __u32 len, __u32 kernel)
 {
 	__u64 hit = 0, end = 0, word = 0;
 
@@ -105,12 +105,11 @@ __noinline int path_smells(__u64 buf, __u32 len)
 
 		if (i >= len)
 			break;
-		if (len - i >= 8) {
-			if (bpf_probe_read_user(&chunk, 8, (void *)(buf + i)))
-				break;
-		} else if (bpf_probe_read_user(&chunk, (len - i) & 7, (void *)(buf + i))) {
+		__u32 left = len - i >= 8 ? 8 : (len - i) & 7;
+
+		if (kernel ? bpf_probe_read_kernel(&chunk, left, (void *)(buf + i)) :
+			     bpf_probe_read_user(&chunk, left, (void *)(buf + i)))
 			break;
-		}
 		for (__u32 j = 0; j < 8; j++) {
 			__u64 c = chunk & 0xff;
 

@@ -143,7 +143,7 @@ static int frame_step(__u32 i, struct xfer *x)
 		return 0;
 	}
 	if (!f->have && room >= FRAME_HEADER && run + FRAME_HEADER <= PIECE) {
-		if (bpf_probe_read_user(head, FRAME_HEADER, (void *)(x->buf + run))) {
+		if (read_bytes(x, head, FRAME_HEADER, x->buf + run)) {
 			f->lost = 1; // and the copy will say that it is a fault
 			return 0;
 		}
@@ -163,7 +163,7 @@ static int frame_step(__u32 i, struct xfer *x)
 		return cross_run(x);
 	if (!f->have)
 		c->held_time[d] = x->time;
-	if (bpf_probe_read_user(&f->head[f->have & 15], 1, (void *)x->buf))
+	if (read_bytes(x, &f->head[f->have & 15], 1, x->buf))
 		f->lost = 1;
 	f->have++;
 	move_on(x, 1);

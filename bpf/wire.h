@@ -43,6 +43,7 @@ enum gap_reason {
 	GAP_REORDER,
 	GAP_UNREADABLE,
 	GAP_STATE,
+	GAP_UNJOINED,
 	NUM_GAP_REASONS,
 };
 

@@ -101,11 +101,12 @@ const (
 	GapReorder              // user space waited for them in vain
 	GapUnreadable           // bytes that no probe can read (sendfile's pages)
 	GapState                // the connection's state could not be kept in the kernel
+	GapUnjoined             // it could not be told which connection they belong to
 	NumGapReasons
 )
 
 var gapNames = [NumGapReasons]string{
-	"none", "ignored", "ring_full", "page_fault", "over_limit", "reorder", "unreadable", "state",
+	"none", "ignored", "ring_full", "page_fault", "over_limit", "reorder", "unreadable", "state", "unjoined",
 }
 
 func (g GapReason) String() string {

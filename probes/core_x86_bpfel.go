@@ -79,7 +79,7 @@ type coreCounters struct {
 	Submitted uint64
 	Records   uint64
 	Ignored   uint64
-	Dropped   [8]uint64
+	Dropped   [9]uint64
 }
 
 type coreDir uint32
@@ -100,7 +100,8 @@ const (
 	coreGapReasonGAP_REORDER     coreGapReason = 5
 	coreGapReasonGAP_UNREADABLE  coreGapReason = 6
 	coreGapReasonGAP_STATE       coreGapReason = 7
-	coreGapReasonNUM_GAP_REASONS coreGapReason = 8
+	coreGapReasonGAP_UNJOINED    coreGapReason = 8
+	coreGapReasonNUM_GAP_REASONS coreGapReason = 9
 )
 
 type coreHdr struct {

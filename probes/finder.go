@@ -56,10 +56,11 @@ type finder struct {
 	warned map[inode]bool    // files that could not be tapped, told once
 	unseen map[uint32]Unobservable
 
-	suspect chan suspect
-	ctx     context.Context
-	cancel  context.CancelFunc
-	wg      sync.WaitGroup
+	suspect  chan suspect
+	examined map[examined]examination // by suspects alone
+	ctx      context.Context
+	cancel   context.CancelFunc
+	wg       sync.WaitGroup
 }
 
 // maxKnown bounds the files remembered as holding nothing to tap.
@@ -72,6 +73,7 @@ func newFinder(t *Taps) *finder {
 	return &finder{
 		taps: t, log: t.log, known: make(map[inode]*tapped), files: make(map[inode]*tapped),
 		stacks: make(map[inode]stack), warned: make(map[inode]bool), unseen: make(map[uint32]Unobservable), suspect: make(chan suspect, 64),
+		examined: make(map[examined]examination),
 	}
 }
 
@@ -213,6 +215,11 @@ func (f *finder) attach(m mapping, file *os.File, target *target) (*tapped, erro
 		Attachment: Attachment{Source: target.source, Path: m.path, Inode: real.ino, Device: real.dev, Since: time.Now()},
 		procs:      make(map[uint32]struct{}),
 		maps:       make(map[inode]bool),
+	}
+	if target.ciphertext {
+		if err := f.taps.followSockets(); err != nil {
+			return nil, err
+		}
 	}
 	if t.links, err = f.taps.attachFile(file, target); err != nil {
 		return nil, err

@@ -7,3 +7,4 @@ package probes
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 gotls ../bpf/gotls.bpf.c -- -Wall -Werror
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 socketTracepoint ../bpf/socket_tracepoint.bpf.c -- -Wall -Werror
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 -type wanted -type real_inode vma ../bpf/vma.bpf.c -- -Wall -Werror
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 -no-global-types aead ../bpf/aead.bpf.c -- -Wall -Werror

@@ -79,7 +79,7 @@ type gnutlsCounters struct {
 	Submitted uint64
 	Records   uint64
 	Ignored   uint64
-	Dropped   [8]uint64
+	Dropped   [9]uint64
 }
 
 type gnutlsSettings struct {

@@ -79,7 +79,7 @@ type socketTracepointCounters struct {
 	Submitted uint64
 	Records   uint64
 	Ignored   uint64
-	Dropped   [8]uint64
+	Dropped   [9]uint64
 }
 
 type socketTracepointSettings struct {

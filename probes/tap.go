@@ -13,7 +13,7 @@ import (
 type tap struct {
 	source flow.Source
 	load   func() (*ebpf.CollectionSpec, error)
-	// find returns where in a file the programs belong; errNoTarget when the file is
+	// find is nil where finding takes long: the file is left to the background. It returns where in a file the programs belong; errNoTarget when the file is
 	// none of this tap's business, another error when it is but cannot be tapped.
 	find func(f *elf.File, r io.ReaderAt) (*target, error)
 }
@@ -25,4 +25,5 @@ var tlsTaps = []tap{
 	{flow.SourceOpenSSL, loadOpenssl, findOpenSSL},
 	{flow.SourceGnuTLS, loadGnutls, findGnuTLS},
 	{flow.SourceNSS, loadNss, findNSS},
+	{flow.SourceAEADBoringSSL, loadAead, nil},
 }

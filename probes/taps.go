@@ -19,6 +19,7 @@ import (
 	"github.com/cilium/ebpf/rlimit"
 
 	"github.com/tollwire/tollwire/flow"
+	"github.com/tollwire/tollwire/probes/signature"
 )
 
 // Config says how to capture. The zero value captures everything with defaults.
@@ -91,6 +92,11 @@ type Taps struct {
 	sockets  string
 	finder   *finder
 
+	signatures signature.Set
+	following  sync.Mutex
+	followed   bool
+	joins      []link.Link // what follows ciphertext to its socket
+
 	closing chan struct{}
 	once    sync.Once
 	err     error
@@ -138,6 +144,10 @@ func newTaps(cfg Config) *Taps {
 }
 
 func (t *Taps) load() error {
+	var err error
+	if t.signatures, err = signature.Published(); err != nil {
+		return err
+	}
 	spec, err := loadCore()
 	if err != nil {
 		return fmt.Errorf("read the core object: %w", err)
@@ -332,10 +342,12 @@ func (t *Taps) Close() error {
 		if t.finder != nil {
 			t.err = t.finder.stop()
 		}
-		for _, l := range t.links {
+		t.following.Lock()
+		for _, l := range append(t.links, t.joins...) {
 			t.err = errors.Join(t.err, l.Close())
 		}
-		t.links = nil
+		t.links, t.joins, t.followed = nil, nil, true
+		t.following.Unlock()
 		deadline := time.Now().Add(time.Second)
 		for _, r := range t.readers {
 			t.err = errors.Join(t.err, r.drain(time.Until(deadline)))

@@ -31,7 +31,9 @@ type site struct {
 // target is what a file offers to the taps.
 type target struct {
 	source flow.Source
-	hooks  []hook
+	// ciphertext: the functions do not know their connection; ciphertext leads to it.
+	ciphertext bool
+	hooks      []hook
 }
 
 // errNoTarget says that a file holds nothing to tap.
@@ -58,6 +60,9 @@ func findTarget(r io.ReaderAt) (t *target, err error) {
 		return nil, errNoTarget
 	}
 	for _, tap := range tlsTaps {
+		if tap.find == nil {
+			continue
+		}
 		if t, err = tap.find(f, r); !errors.Is(err, errNoTarget) {
 			if t != nil {
 				t.source = tap.source

@@ -111,15 +111,75 @@ func (f *finder) suspects() {
 		case <-f.ctx.Done():
 			return
 		case s := <-f.suspect:
-			k, ok := inText(s.file, f.ctx.Done())
+			f.examine(s)
 			s.file.Close()
-			if ok {
-				f.mu.Lock()
-				f.stacks[s.seen] = k
-				f.mu.Unlock()
-				f.explain(s.mapping)
-			}
 		}
+	}
+}
+
+// examine looks through a large file: for the texts that say which TLS library is
+// inside, then for its assembly. A file is looked through once, however it is mounted.
+func (f *finder) examine(s suspect) {
+	real, err := f.identify(s.mapping, s.file)
+	if err != nil {
+		return
+	}
+	key, err := examinedAs(s.file, real)
+	if err != nil {
+		return
+	}
+	e, known := f.examined[key]
+	if !known {
+		began := time.Now()
+		e.stack, e.tls = inText(s.file, f.ctx.Done())
+		if e.tls {
+			e.target, e.err = findAEAD(s.file, f.taps.signatures, f.pace)
+		}
+		if f.ctx.Err() != nil {
+			return
+		}
+		if len(f.examined) >= maxExamined {
+			clear(f.examined)
+		}
+		f.examined[key] = e
+		f.log.Debug("looked through", "path", s.path, "stack", e.stack.name, "tapped", e.target != nil, "took", time.Since(began))
+	}
+	switch {
+	case !e.tls:
+	case e.target != nil:
+		t, err := f.attach(s.mapping, s.file, e.target)
+		if err != nil {
+			f.failed(s.mapping, err)
+			return
+		}
+		f.learn(s.mapping, t)
+		f.scan() // others may have mapped it meanwhile
+	default:
+		f.mu.Lock()
+		f.stacks[s.seen] = e.stack
+		f.mu.Unlock()
+		f.explain(s.mapping)
+	}
+}
+
+// examination is what was found in a large file.
+type examination struct {
+	stack  stack
+	tls    bool
+	target *target // nil: no assembly that is known
+	err    error   // why
+}
+
+// maxExamined bounds the large files that are remembered.
+const maxExamined = 4096
+
+// pace keeps reading at scanRate, and stops it with the finder.
+func (f *finder) pace(n int) error {
+	select {
+	case <-f.ctx.Done():
+		return f.ctx.Err()
+	case <-time.After(time.Duration(n) * time.Second / scanRate):
+		return nil
 	}
 }
 

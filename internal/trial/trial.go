@@ -165,21 +165,31 @@ func (a *Agent) Await(ctx context.Context, role string, n int) ([]*ledgercheck.R
 // Tapped returns when a file of the process is tapped: of a program whose library
 // nobody had mapped before, that takes a moment.
 func (a *Agent) Tapped(ctx context.Context, pid int) error {
+	return a.tapped(ctx, func(f tappedFile) bool { return slices.Contains(f.Processes, pid) }, fmt.Sprintf("process %d", pid))
+}
+
+// TappedFile returns when the file at path is tapped.
+func (a *Agent) TappedFile(ctx context.Context, path string) error {
+	return a.tapped(ctx, func(f tappedFile) bool { return f.Path == path }, path)
+}
+
+type tappedFile struct {
+	Path      string `json:"path"`
+	Processes []int  `json:"processes"`
+}
+
+func (a *Agent) tapped(ctx context.Context, is func(tappedFile) bool, what string) error {
 	for {
-		var attached []struct {
-			Processes []int `json:"processes"`
-		}
+		var attached []tappedFile
 		if err := a.get(ctx, "/api/v1/attached", func(r io.Reader) error { return json.NewDecoder(r).Decode(&attached) }); err != nil {
 			return err
 		}
-		for _, f := range attached {
-			if slices.Contains(f.Processes, pid) {
-				return nil
-			}
+		if slices.ContainsFunc(attached, is) {
+			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("process %d was not tapped: %w", pid, ctx.Err())
+			return fmt.Errorf("%s was not tapped: %w", what, ctx.Err())
 		case <-time.After(10 * time.Millisecond):
 		}
 	}

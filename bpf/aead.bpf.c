@@ -1,0 +1,747 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+//
+// TLS that is linked in and stripped, read at the assembly that BoringSSL, AWS-LC
+// and ring encrypt with. What these functions are given does not say that it is
+// TLS, nor whose; three things do:
+//
+//  - GHASH begins with the record's header, so the accumulator holds it in the open
+//    when it is first multiplied: its length and its type, of every record.
+//  - The function that seals or opens has the plaintext as its input or its output.
+//    Records too short for it are had from the last block's key stream.
+//  - The ciphertext itself leads to the socket: what was sealed is sent, what is
+//    opened was read, by the same process. So plaintext waits in a slot until its
+//    ciphertext is sent, and a read leaves behind where each record came from.
+#include "aead.h"
+
+char __license[] SEC("license") = "Dual BSD/GPL";
+
+#if defined(__TARGET_ARCH_x86)
+#define ARG1(ctx) ((ctx)->di)
+#define ARG2(ctx) ((ctx)->si)
+#define ARG3(ctx) ((ctx)->dx)
+#define ARG4(ctx) ((ctx)->cx)
+#define ARG5(ctx) ((ctx)->r8)
+#define ARG6(ctx) ((ctx)->r9)
+#elif defined(__TARGET_ARCH_arm64)
+#define ARG1(ctx) ((ctx)->regs[0])
+#define ARG2(ctx) ((ctx)->regs[1])
+#define ARG3(ctx) ((ctx)->regs[2])
+#define ARG4(ctx) ((ctx)->regs[3])
+#define ARG5(ctx) ((ctx)->regs[4])
+#define ARG6(ctx) ((ctx)->regs[5])
+#endif
+
+// The context of an AES-GCM operation in BoringSSL and AWS-LC (GCM128_CONTEXT).
+struct gcm {
+	__u64 counter[2];
+	__u64 key_stream[2]; // of the last block that was not whole
+	__u64 mask[2];
+	__u64 aad; // bytes
+	__u64 message;
+	__u64 acc[2];
+};
+
+#define COUNTER_TO_ACC 64
+
+static const struct cursor no_cursor;
+static const struct wire no_wire;
+
+static __always_inline __u64 low_bytes(__u64 v, __u32 n)
+{
+	return n >= 8 ? v : v & ((1ULL << ((n & 7) * 8)) - 1);
+}
+
+static __always_inline __u64 big_endian(__u64 v)
+{
+	return __builtin_bswap64(v);
+}
+
+// The address of something of ours as a plain number.
+static __always_inline __u64 address_of(const void *p)
+{
+	__u64 address = 0;
+
+	bpf_probe_read_kernel(&address, sizeof(address), &p);
+	return address;
+}
+
+// Reads the header of a TLS record from the first block of what is authenticated:
+// the header itself in TLS 1.3, sequence number and header in TLS 1.2. False for
+// everything else that is encrypted with AES-GCM.
+static __always_inline bool read_header(struct record *r, __u64 lo, __u64 hi)
+{
+	__u64 a = big_endian(lo), b = big_endian(hi);
+
+	if (a >> 40 == 0x170303 && !(a & 0xffffff) && !b) {
+		__u32 len = a >> 24 & 0xffff;
+
+		if (len <= TAG || len > MAX_PLAIN + TAG)
+			return false;
+		r->tls13 = 1;
+		r->type = TYPE_DATA;
+		r->total = len - TAG;
+		return true;
+	}
+	if ((b >> 40 & 0xffff) == 0x0303 && !(b & 0xffffff)) {
+		__u32 len = b >> 24 & 0xffff;
+
+		r->type = b >> 56;
+		if (r->type < 20 || r->type > 23 || !len || len > MAX_PLAIN)
+			return false;
+		r->tls13 = 0;
+		r->total = len;
+		return true;
+	}
+	return false;
+}
+
+static __always_inline struct cipher_key cipher_key(const struct record *r, __u32 tgid, __u64 prefix)
+{
+	return (struct cipher_key){
+		.prefix = low_bytes(prefix, r->total),
+		.tgid = tgid,
+		.total = r->total,
+		.at = r->tls13 ? 0 : EXPLICIT_NONCE,
+	};
+}
+
+// Adds bytes of plaintext to their connection. The bytes are n at buf.
+struct plain {
+	__u64 sock;
+	__u64 buf;
+	__u64 time;
+	__u64 missing; // bytes before it that were not seen
+	__u32 n;
+	__u32 source;
+	__u8 dir;
+	__u8 kernel;
+	__u8 fresh; // the connection's first record, before any data
+};
+
+static __noinline int deliver(struct plain *p)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	struct wire_key at = {.sock = p->sock, .tgid = id >> 32};
+	struct xfer x = {
+		.key = {.key = p->sock, .tgid = id >> 32, .source = p->source},
+		.counters = counters_of(p->source),
+		.time = p->time,
+		.buf = p->buf,
+		.seg_left = p->n,
+		.n = p->n,
+		.tid = id,
+		.dir = p->dir,
+		.kernel = p->kernel,
+	};
+	struct wire *w = bpf_map_lookup_elem(&wires, &at);
+
+	if (!x.counters)
+		return 0;
+	if (!p->fresh) {
+		__sync_fetch_and_add(&x.counters->calls, 1);
+		__sync_fetch_and_add(&x.counters->seen, p->n);
+	}
+	if (!w) {
+		__sync_fetch_and_add(&x.counters->dropped[GAP_STATE], p->n);
+		return 0;
+	}
+	x.conn = bpf_map_lookup_elem(&conns, &x.key);
+	if (!x.conn || x.conn->ino != w->ino) {
+		x.conn = conn_new(&x.key, !p->fresh);
+		if (!x.conn) {
+			__sync_fetch_and_add(&x.counters->dropped[GAP_STATE], p->n);
+			return 0;
+		}
+		x.conn->ino = w->ino;
+		set_peer(x.conn, (struct sock *)p->sock);
+		w->source = p->source;
+	}
+	if (p->missing) {
+		__sync_fetch_and_add(&x.counters->seen, p->missing);
+		ignore_held(&x);
+		if (x.conn->phase == PHASE_OPEN || x.conn->phase == PHASE_H2)
+			drop(&x, p->missing, GAP_UNJOINED);
+		else
+			ignore(&x, p->missing);
+	}
+	if (p->n)
+		on_bytes(&x);
+	return 0;
+}
+
+static __always_inline int unjoined(__u32 source, __u64 n)
+{
+	struct counters *c = counters_of(source);
+
+	if (!c)
+		return 0;
+	__sync_fetch_and_add(&c->calls, 1);
+	__sync_fetch_and_add(&c->seen, n);
+	__sync_fetch_and_add(&c->dropped[GAP_UNJOINED], n);
+	return 0;
+}
+
+// Keeps the plaintext of a record that is about to be sealed.
+static __always_inline bool keep_plain(struct record *r, __u64 from, __u32 n, bool kernel)
+{
+	__u32 zero = 0, index;
+	__u64 *next = bpf_map_lookup_elem(&tickets, &zero), size = n;
+	struct slot *s;
+
+	if (!next || n > MAX_PLAIN)
+		return false;
+	r->ticket = __sync_fetch_and_add(next, 1) + 1;
+	index = r->ticket % SLOTS;
+	s = bpf_map_lookup_elem(&slots, &index);
+	if (!s)
+		return false;
+	s->ticket = 0;
+	asm volatile("" : "+r"(size)); // else the compiler moves the check to where it is no use
+	if (size > MAX_PLAIN)
+		return false;
+	if (kernel ? bpf_probe_read_kernel(s->plain, size, (void *)from) :
+		     bpf_probe_read_user(s->plain, size, (void *)from))
+		return false;
+	s->ticket = r->ticket;
+	return true;
+}
+
+static __always_inline void seal_waits(struct record *r, __u32 tgid, __u64 prefix, __u32 len, __u8 type)
+{
+	struct cipher_key key = cipher_key(r, tgid, prefix);
+	struct sealed s = {
+		.ticket = r->ticket,
+		.time = r->time,
+		.source = r->source,
+		.len = len,
+		.type = type,
+	};
+
+	bpf_map_update_elem(&seals, &key, &s, BPF_ANY);
+}
+
+// Finds the socket that a record's ciphertext was read from.
+static __always_inline bool find_arrival(struct record *r, __u32 tgid, __u64 prefix)
+{
+	struct cipher_key key = cipher_key(r, tgid, prefix);
+	struct arrival *a = bpf_map_lookup_elem(&arrivals, &key);
+
+	r->sock = 0;
+	if (!a)
+		return false;
+	r->sock = a->sock;
+	r->before = a->before;
+	bpf_map_delete_elem(&arrivals, &key);
+	return r->sock;
+}
+
+// A record was opened: its plaintext is n bytes at buf, of this type.
+static __always_inline int opened(struct record *r, __u32 tgid, __u64 buf, bool kernel, __u32 n, __u8 type)
+{
+	struct wire_key at = {.sock = r->sock, .tgid = tgid};
+	struct wire *w = r->sock ? bpf_map_lookup_elem(&wires, &at) : NULL;
+	struct plain p = {
+		.sock = r->sock,
+		.buf = buf,
+		.time = bpf_ktime_get_ns(),
+		.n = n,
+		.source = r->source,
+		.dir = DIR_READ,
+		.kernel = kernel,
+	};
+
+	if (!w)
+		return type == TYPE_DATA ? unjoined(r->source, n) : 0;
+	struct stream *s = &w->streams[DIR_READ];
+
+	if (w->source && s->taken && r->before > s->taken)
+		p.missing = r->before - s->taken;
+	s->taken = r->before + r->total + TAG + (r->tls13 ? 0 : EXPLICIT_NONCE);
+	if (type == TYPE_DATA)
+		deliver(&p);
+	return 0;
+}
+
+// The length of a TLS 1.3 record's data, which its type and then any padding with
+// zeros follow; n: with all of that. Returns the type, 0 when there is none.
+static __always_inline __u8 inner_type(__u64 buf, __u32 *n)
+{
+	__u8 type = 0;
+
+	for (int i = 0; i < 256 && *n; i++) {
+		--*n;
+		if (bpf_probe_read_user(&type, 1, (void *)(buf + *n)) || type)
+			break;
+	}
+	return type;
+}
+
+// A record's bytes are done: of a sealed one the ciphertext is there, of an opened
+// one the plaintext.
+static __always_inline int record_done(struct record *r, __u32 tgid, __u64 key_stream)
+{
+	__u32 n = r->total;
+	__u8 type = r->type;
+	__u64 prefix = 0;
+
+	r->stage = STAGE_NONE;
+	if (r->dir == DIR_READ) {
+		if (r->tls13)
+			type = inner_type(r->out, &n);
+		return opened(r, tgid, r->out, false, n, type);
+	}
+	if (bpf_probe_read_user(&prefix, n < 8 ? n & 7 : 8, (void *)r->out))
+		return 0;
+	if (r->tls13 && r->in == r->out) {
+		__u32 index = r->ticket % SLOTS, last = n - 1;
+		struct slot *s = bpf_map_lookup_elem(&slots, &index);
+
+		if (!s || last >= MAX_PLAIN)
+			return 0;
+		type = s->plain[last];
+		n--;
+	} else if (r->tls13) {
+		__u8 sealed = 0, mask = 0;
+
+		// The type is sealed behind the data, by the key stream of its block.
+		n--;
+		if (bpf_probe_read_user(&sealed, 1, (void *)(r->out + n)) ||
+		    bpf_probe_read_user(&mask, 1, (void *)(key_stream + (n & 15))))
+			return 0;
+		type = sealed ^ mask;
+	}
+	seal_waits(r, tgid, prefix, n, type);
+	return 0;
+}
+
+// A record that is shorter than a block passes no function as a whole, but what was
+// added to the accumulator is its ciphertext, and the block's key stream is kept.
+static __always_inline int small_record(struct record *r, __u32 tgid, __u64 acc)
+{
+	struct gcm g = {};
+	__u32 n = r->total;
+	__u8 type = r->type;
+
+	r->stage = STAGE_NONE;
+	if (n > 16 || bpf_probe_read_user(&g, sizeof(g), (void *)(acc - COUNTER_TO_ACC)))
+		return 0;
+	// The context says itself what it is: the lengths must be this record's.
+	if (g.message != n || g.aad != (r->tls13 ? 5 : 13))
+		return 0;
+	__u64 lo = g.acc[0] ^ r->first[0], hi = g.acc[1] ^ r->first[1];
+
+	r->small[0] = low_bytes(lo ^ g.key_stream[0], n);
+	r->small[1] = n > 8 ? low_bytes(hi ^ g.key_stream[1], n - 8) : 0;
+	if (r->tls13) {
+		n--;
+		type = (n < 8 ? r->small[0] >> (n & 7) * 8 : r->small[1] >> (n & 7) * 8);
+	}
+	// Which way it went is known by where it came from.
+	if (find_arrival(r, tgid, lo))
+		return opened(r, tgid, address_of(&r->small), true, n, type);
+	r->time = bpf_ktime_get_ns();
+	if (keep_plain(r, address_of(&r->small), 16, true))
+		seal_waits(r, tgid, lo, n, type);
+	return 0;
+}
+
+// GHASH multiplies its accumulator: first with the header of a record in it, last
+// when all of the record is in it.
+static __always_inline int on_multiply(__u64 acc, __u32 source)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	__u32 tgid = id >> 32;
+	struct record *r = bpf_map_lookup_elem(&records, &id), next = {};
+	__u64 v[2];
+	__u8 yes = 1;
+
+	if (is_self(tgid))
+		return 0;
+	if (r && r->acc == acc && r->stage == STAGE_BYTES)
+		return record_done(r, tgid, acc - COUNTER_TO_ACC + 16);
+	if (r && r->acc == acc && r->stage == STAGE_HEADER)
+		return small_record(r, tgid, acc);
+	if (r)
+		r->stage = STAGE_NONE;
+	if (bpf_probe_read_user(v, sizeof(v), (void *)acc) || !read_header(&next, v[0], v[1]))
+		return 0;
+	next.acc = acc;
+	next.source = source;
+	next.stage = STAGE_HEADER;
+	bpf_map_update_elem(&records, &id, &next, BPF_ANY);
+	if (!bpf_map_lookup_elem(&sealers, &tgid))
+		bpf_map_update_elem(&sealers, &tgid, &yes, BPF_ANY);
+	return 0;
+}
+
+SEC("uprobe/gcm_gmult")
+int aead_multiply_boringssl(struct pt_regs *ctx)
+{
+	return on_multiply(ARG1(ctx), SOURCE_AEAD_BORINGSSL);
+}
+
+SEC("uprobe/gcm_gmult")
+int aead_multiply_awslc(struct pt_regs *ctx)
+{
+	return on_multiply(ARG1(ctx), SOURCE_AEAD_AWSLC);
+}
+
+// At the RET instruction of the same function.
+SEC("uprobe/gcm_gmult_end")
+int aead_multiplied(struct pt_regs *ctx)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	struct record *r = bpf_map_lookup_elem(&records, &id);
+
+	if (r && r->stage == STAGE_HEADER && r->acc == ARG1(ctx))
+		bpf_probe_read_user(r->first, sizeof(r->first), (void *)r->acc);
+	return 0;
+}
+
+// The first function that works on a record's bytes, all of which are there.
+static __always_inline int on_cipher(struct record *r, __u32 tgid, __u64 in, __u64 out, __u8 dir)
+{
+	__u64 prefix = 0;
+
+	r->stage = STAGE_BYTES;
+	r->in = in;
+	r->out = out;
+	r->dir = dir;
+	if (dir == DIR_WRITE) {
+		r->time = bpf_ktime_get_ns();
+		if (!keep_plain(r, in, in == out ? r->total : r->total - r->tls13, false))
+			r->stage = STAGE_NONE;
+		return 0;
+	}
+	if (bpf_probe_read_user(&prefix, r->total < 8 ? r->total & 7 : 8, (void *)in))
+		return 0;
+	find_arrival(r, tgid, prefix);
+	return 0;
+}
+
+// in, out, len, key, counter: the counter is the beginning of the context.
+static __always_inline int on_update(struct pt_regs *ctx, __u8 dir)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	struct record *r = bpf_map_lookup_elem(&records, &id);
+
+	if (!r || r->stage != STAGE_HEADER || ARG5(ctx) != r->acc - COUNTER_TO_ACC)
+		return 0;
+	return on_cipher(r, id >> 32, ARG1(ctx), ARG2(ctx), dir);
+}
+
+SEC("uprobe/aes_gcm_enc_update")
+int aead_seal(struct pt_regs *ctx)
+{
+	return on_update(ctx, DIR_WRITE);
+}
+
+SEC("uprobe/aes_gcm_dec_update")
+int aead_open(struct pt_regs *ctx)
+{
+	return on_update(ctx, DIR_READ);
+}
+
+// accumulator, table, in, bytes
+SEC("uprobe/gcm_ghash")
+int aead_hash(struct pt_regs *ctx)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	struct record *r = bpf_map_lookup_elem(&records, &id);
+
+	if (r && r->stage == STAGE_HEADER && r->acc == ARG1(ctx) && !r->hashed)
+		r->hashed = ARG3(ctx);
+	return 0;
+}
+
+// in, out, blocks, key, counter. It is the same either way, but what is opened is
+// hashed before, what is sealed after it.
+SEC("uprobe/aes_ctr32_encrypt_blocks")
+int aead_counter(struct pt_regs *ctx)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	struct record *r = bpf_map_lookup_elem(&records, &id);
+
+	if (!r)
+		return 0;
+	return on_update(ctx, r->hashed && r->hashed == ARG1(ctx) ? DIR_READ : DIR_WRITE);
+}
+
+// key, context, &left, in, bytes, out
+static __always_inline int on_update_all(struct pt_regs *ctx, __u8 dir)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	struct record *r = bpf_map_lookup_elem(&records, &id);
+
+	if (!r || r->stage != STAGE_HEADER || ARG2(ctx) != r->acc - COUNTER_TO_ACC)
+		return 0;
+	return on_cipher(r, id >> 32, ARG4(ctx), ARG6(ctx), dir);
+}
+
+SEC("uprobe/aes_gcm_encrypt")
+int aead_seal_all(struct pt_regs *ctx)
+{
+	return on_update_all(ctx, DIR_WRITE);
+}
+
+SEC("uprobe/aes_gcm_decrypt")
+int aead_open_all(struct pt_regs *ctx)
+{
+	return on_update_all(ctx, DIR_READ);
+}
+
+// The start of a record has passed through a socket.
+static __noinline int on_wire(struct cursor *c, struct wire *w, struct stream *s)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	__u64 head = s->start[0], prefix = s->start[1], behind = s->start[2];
+	__u8 type = head >> 24;
+	__u32 len = (head >> 48 & 0xff) << 8 | head >> 56;
+	struct record r = {.tls13 = 1, .total = len - TAG};
+
+	if (len <= TAG || (type != TYPE_DATA && type != TYPE_HANDSHAKE))
+		return 0;
+	for (int i = 0; i < 2; i++) {
+		struct cipher_key key = cipher_key(&r, id >> 32, prefix);
+
+		if (c->x.dir == DIR_READ) {
+			struct arrival a = {.sock = c->x.key.key, .before = s->sum}, *other;
+
+			other = bpf_map_lookup_elem(&arrivals, &key);
+			if (other && other->sock != a.sock)
+				a.sock = 0;
+			bpf_map_update_elem(&arrivals, &key, &a, BPF_ANY);
+		} else {
+			struct sealed *found = bpf_map_lookup_elem(&seals, &key);
+
+			if (found) {
+				struct sealed done = *found;
+				struct plain p = {
+					.sock = c->x.key.key,
+					.time = done.time,
+					.n = done.type == TYPE_DATA ? done.len : 0,
+					.source = done.source,
+					.dir = DIR_WRITE,
+					.kernel = 1,
+					.fresh = done.type == TYPE_HANDSHAKE,
+				};
+				__u32 index = done.ticket % SLOTS;
+				struct slot *slot = bpf_map_lookup_elem(&slots, &index);
+
+				bpf_map_delete_elem(&seals, &key);
+				if (!slot || (done.type != TYPE_DATA && done.type != TYPE_HANDSHAKE))
+					return 0;
+				if (slot->ticket != done.ticket) { // another record is there by now
+					p.missing = p.n;
+					p.n = 0;
+				}
+				p.buf = address_of(slot->plain);
+				deliver(&p);
+				return 0;
+			}
+		}
+		// What it would be in TLS 1.2.
+		if (len <= TAG + EXPLICIT_NONCE)
+			break;
+		r.tls13 = 0;
+		r.total = len - TAG - EXPLICIT_NONCE;
+		prefix = behind;
+	}
+	if (c->x.dir == DIR_WRITE && w->source && type == TYPE_DATA) {
+		struct plain p = {
+			.sock = c->x.key.key,
+			.time = c->x.time,
+			.missing = len - TAG - 1,
+			.source = w->source,
+			.dir = DIR_WRITE,
+		};
+
+		deliver(&p);
+	}
+	return 0;
+}
+
+// Takes some of the call's bytes as part of the socket's stream of records. 1 ends
+// the loop.
+static int follow(__u32 i, struct cursor **at)
+{
+	struct cursor *c = *at;
+	struct wire_key key = {.sock = c->x.key.key, .tgid = c->x.key.tgid};
+	struct wire *w = bpf_map_lookup_elem(&wires, &key);
+	struct stream *s;
+	__u32 len, have;
+
+	if (!w || !c->x.n)
+		return 1;
+	s = &w->streams[c->x.dir & 1];
+	if (!c->x.seg_left) {
+		if (!c->x.iov)
+			return 1;
+		next_segment(&c->x);
+		return 0;
+	}
+	len = s->have < TLS_HEADER ? TLS_HEADER - s->have :
+	      s->have < s->want	   ? s->want - s->have :
+				     s->left;
+	if (len > c->x.seg_left)
+		len = c->x.seg_left;
+	if (len > c->x.n)
+		len = c->x.n;
+	have = s->have;
+	if (have < TLS_HEADER || have < s->want) {
+		__u64 at = have, size = len;
+
+		asm volatile("" : "+r"(at), "+r"(size));
+		if (at > 20 || size > 21 - at ||
+		    bpf_probe_read_user((__u8 *)s->start + 3 + at, size, (void *)c->x.buf))
+			return 1;
+		s->have = have + len;
+		if (have >= TLS_HEADER)
+			s->left -= len;
+	} else {
+		s->left -= len;
+	}
+	c->x.buf += len;
+	c->x.seg_left -= len;
+	c->x.n -= len;
+	if (have < TLS_HEADER && s->have == TLS_HEADER) {
+		__u64 head = s->start[0];
+
+		s->left = (head >> 48 & 0xff) << 8 | head >> 56;
+		if (!tls_record(head >> 24) || !s->left ||
+		    s->left > MAX_PLAIN + TAG + EXPLICIT_NONCE)
+			return 1;
+		s->want = TLS_HEADER + (s->left < 16 ? s->left : 16);
+	} else if (have >= TLS_HEADER && have < s->want && s->have == s->want) {
+		on_wire(c, w, s);
+	}
+	if (s->have >= TLS_HEADER && s->have == s->want && !s->left) {
+		__u64 head = s->start[0];
+
+		s->sum += (head >> 48 & 0xff) << 8 | head >> 56;
+		s->have = 0;
+		s->want = 0;
+	}
+	return 0;
+}
+
+#define MAX_STEPS 4096
+#define MAX_STEPS_UNROLLED 64
+
+SEC("raw_tp/sys_exit")
+int aead_moved(struct bpf_raw_tracepoint_args *ctx)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	struct pt_regs *regs = (void *)ctx->args[0];
+	__s64 n = ctx->args[1];
+	__u32 tgid = id >> 32, nr;
+	struct wire_key key = {.tgid = tgid};
+	struct cursor *c;
+	struct wire *w;
+	struct tcp t = {};
+	__u64 flags = 0;
+	__u8 dir = DIR_WRITE;
+
+	if (n <= 0 || !bpf_map_lookup_elem(&sealers, &tgid))
+		return 0;
+	nr = SYSCALL_NR(regs);
+	switch (nr) {
+	case NR_WRITE:
+	case NR_WRITEV:
+	case NR_SENDTO:
+	case NR_SENDMSG:
+		break;
+	case NR_READ:
+	case NR_READV:
+		dir = DIR_READ;
+		break;
+	case NR_RECVFROM:
+		dir = DIR_READ;
+		flags = SYSCALL_ARG4(regs);
+		break;
+	case NR_RECVMSG:
+		dir = DIR_READ;
+		flags = SYSCALL_ARG3(regs);
+		break;
+	default:
+		return 0;
+	}
+	if (flags & MSG_PEEK || !find_tcp(SYSCALL_ARG1(regs), &t))
+		return 0;
+	key.sock = (__u64)t.sk;
+	w = bpf_map_lookup_elem(&wires, &key);
+	if (!w || w->ino != t.ino) {
+		bpf_map_update_elem(&wires, &key, &no_wire, BPF_ANY);
+		w = bpf_map_lookup_elem(&wires, &key);
+		if (!w)
+			return 0;
+		w->ino = t.ino;
+	}
+	if (w->streams[dir].lost)
+		return 0;
+	bpf_map_update_elem(&cursors, &id, &no_cursor, BPF_ANY);
+	c = bpf_map_lookup_elem(&cursors, &id);
+	if (!c)
+		return 0;
+	c->x.key.key = key.sock;
+	c->x.key.tgid = tgid;
+	c->x.dir = dir;
+	c->x.n = n;
+	c->x.time = bpf_ktime_get_ns();
+	c->x.buf = SYSCALL_ARG2(regs);
+	c->x.seg_left = n;
+	if (nr == NR_SENDMSG || nr == NR_RECVMSG) {
+		struct user_msghdr msg = {};
+
+		bpf_probe_read_user(&msg, sizeof(msg), (void *)c->x.buf);
+		c->x.iov = msg.msg_iov;
+		c->x.iov_left = msg.msg_iovlen;
+		c->x.seg_left = 0;
+	} else if (nr == NR_READV || nr == NR_WRITEV) {
+		c->x.iov = c->x.buf;
+		c->x.iov_left = SYSCALL_ARG3(regs);
+		c->x.seg_left = 0;
+	}
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop)) {
+		bpf_loop(MAX_STEPS, follow, &c, 0);
+	} else {
+		for (__u32 i = 0; i < MAX_STEPS_UNROLLED; i++)
+			if (follow(i, &c))
+				break;
+	}
+	if (c->x.n) {
+		// Not a stream of records from here on, or not yet: perhaps the next call's.
+		w->streams[dir].lost = w->source != 0;
+		w->streams[dir].have = w->streams[dir].want = w->streams[dir].left = 0;
+	}
+	return 0;
+}
+
+// A socket's last descriptor is closed: its connection is over.
+SEC("raw_tp/sys_enter")
+int aead_closed(struct bpf_raw_tracepoint_args *ctx)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	struct pt_regs *regs = (void *)ctx->args[0];
+	__u32 tgid = id >> 32;
+	struct wire_key key = {.tgid = tgid};
+	struct xfer x = {.tid = id, .key = {.tgid = tgid}};
+	struct tcp t = {};
+	struct wire *w;
+
+	if (ctx->args[1] != NR_CLOSE || !bpf_map_lookup_elem(&sealers, &tgid) ||
+	    !find_tcp(SYSCALL_ARG1(regs), &t) || !last_reference(t.file))
+		return 0;
+	key.sock = (__u64)t.sk;
+	w = bpf_map_lookup_elem(&wires, &key);
+	if (!w)
+		return 0;
+	x.key.key = key.sock;
+	x.key.source = w->source;
+	bpf_map_delete_elem(&wires, &key);
+	x.conn = bpf_map_lookup_elem(&conns, &x.key);
+	if (!x.conn || x.conn->ino != t.ino)
+		return 0;
+	x.time = bpf_ktime_get_ns();
+	return conn_close(&x);
+}
