@@ -193,7 +193,7 @@ func (c *compiler) card(d *draftCard, currency string, more supplement) *card {
 		}
 		for _, d := range more.derive {
 			if r.own&(1<<d.class) == 0 && r.own&(1<<d.from) != 0 {
-				r.set(d.class, r.usd[d.from].mulDiv(d.times, factorOne))
+				r.set(d.class, r.usd[d.from].MulDiv(d.times, factorOne))
 			}
 		}
 		r.fill()
@@ -215,14 +215,14 @@ func (r rates) inCurrency(rate uint64) rates {
 		return r
 	}
 	for c := range llm.NumClasses {
-		r.usd[c] = r.usd[c].mulDiv(rate, factorOne)
+		r.usd[c] = r.usd[c].MulDiv(rate, factorOne)
 	}
 	sized := r.sized
 	r.sized = nil
 	for class, by := range sized {
 		out := make(map[string]Money, len(by))
 		for k, v := range by {
-			out[k] = v.mulDiv(rate, factorOne)
+			out[k] = v.MulDiv(rate, factorOne)
 		}
 		if r.sized == nil {
 			r.sized = map[llm.Class]map[string]Money{}
@@ -235,7 +235,7 @@ func (r rates) inCurrency(rate uint64) rates {
 		if r.tools == nil {
 			r.tools = map[string]Money{}
 		}
-		r.tools[k] = v.mulDiv(rate, factorOne)
+		r.tools[k] = v.MulDiv(rate, factorOne)
 	}
 	return r
 }

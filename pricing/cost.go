@@ -297,7 +297,7 @@ func (a *adder) add(c llm.Class, usd Money, n float64) {
 func (a *adder) adjusted(c llm.Class, usd Money) Money {
 	for _, f := range a.adjusts {
 		if f.classes&(1<<c) != 0 {
-			usd = usd.mulDiv(f.times, factorOne)
+			usd = usd.MulDiv(f.times, factorOne)
 		}
 	}
 	return usd
@@ -308,7 +308,7 @@ func times(usd Money, n float64) Money {
 	if n == math.Trunc(n) {
 		return usd.Mul(uint64(n))
 	}
-	return usd.mulDiv(uint64(math.Round(n*1e9)), 1e9)
+	return usd.MulDiv(uint64(math.Round(n*1e9)), 1e9)
 }
 
 func (a *adder) saved(r *rates, u *llm.Usage) {
@@ -407,9 +407,9 @@ func (o *override) apply(out *Price, l list, reason string, m *moment, q *Query)
 	case reason != "":
 		return false // a discount on no price
 	default:
-		out.USD = l.usd.mulDiv(o.times, factorOne)
+		out.USD = l.usd.MulDiv(o.times, factorOne)
 		if l.cached {
-			out.Savings = l.savings.mulDiv(o.times, factorOne)
+			out.Savings = l.savings.MulDiv(o.times, factorOne)
 		}
 	}
 	out.Source = SourceOverride

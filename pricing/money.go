@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
+	"strconv"
 	"strings"
 )
 
@@ -50,7 +51,7 @@ func parseDecimal(s string, scale int) (Money, error) {
 func roundDecimal(s string, scale int) (Money, error) {
 	m, rest, err := scanDecimal(s, scale)
 	for ; rest > 0 && err == nil; rest -= min(rest, 19) {
-		m = m.mulDiv(1, tens[min(rest, 19)])
+		m = m.MulDiv(1, tens[min(rest, 19)])
 	}
 	return m, err
 }
@@ -212,10 +213,8 @@ func (m *Money) UnmarshalText(b []byte) (err error) {
 
 // Float64 returns the nearest float64 in US dollars, for metrics only.
 func (m Money) Float64() float64 {
-	if m.hi < 0 {
-		return -m.Neg().Float64()
-	}
-	return (float64(m.hi)*0x1p64 + float64(m.lo)) / 1e21
+	f, _ := strconv.ParseFloat(m.String(), 64) // a quotient would be rounded twice, and 100 become 99.99999999999999
+	return f
 }
 
 // IsZero reports whether m is exactly zero.
@@ -268,12 +267,12 @@ func (m Money) Cmp(n Money) int {
 }
 
 // Mul returns m×n, exactly.
-func (m Money) Mul(n uint64) Money { return m.mulDiv(n, 1) }
+func (m Money) Mul(n uint64) Money { return m.MulDiv(n, 1) }
 
-// mulDiv returns m×n/d, rounded half to even at 1e-21 USD; d must not be zero.
-func (m Money) mulDiv(n, d uint64) Money {
+// MulDiv returns m×n/d, rounded half to even at 1e-21 USD; d must not be zero.
+func (m Money) MulDiv(n, d uint64) Money {
 	if m.hi < 0 {
-		return m.Neg().mulDiv(n, d).Neg()
+		return m.Neg().MulDiv(n, d).Neg()
 	}
 	// 192-bit product c:b:a.
 	b0, a := bits.Mul64(m.lo, n)

@@ -71,7 +71,7 @@ func TestMoneyArithmeticAgainstBig(t *testing.T) {
 		if neg {
 			q.Neg(q)
 		}
-		check("quotient", a.mulDiv(n, d), q)
+		check("quotient", a.MulDiv(n, d), q)
 		if a.Cmp(b) != a.big().Cmp(b.big()) {
 			t.Fatalf("Cmp(%v, %v)", a, b)
 		}
@@ -102,4 +102,12 @@ func FuzzParseMoney(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestFloatIsTheNearest(t *testing.T) {
+	for text, want := range map[string]float64{"100": 100, "-0.1": -0.1, "0.000000000000000000001": 1e-21, "1234567.000000000000000000001": 1234567, "0": 0} {
+		if got := mustMoney(t, text).Float64(); got != want {
+			t.Errorf("%s: %v, want %v", text, got, want)
+		}
+	}
 }

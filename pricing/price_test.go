@@ -175,6 +175,13 @@ func TestPrice(t *testing.T) {
 		{"the next month begins anew", "volume", "2026-07-01T00:00:00Z", k, "0.02", Query{}},
 		{"a month of which nothing is stated", "volume", "2026-08-01", k, "0.02", Query{}},
 
+		// One call across a context step, an instant and a month.
+		{"below the step, before the instant, in the full month", "crossing", "2026-06-30T23:59:59Z", "input 1000, output 1000", "0.016", Query{}},
+		{"over the step, it began before the others", "crossing", "2026-06-30T23:59:59Z", "input 1001, output 1000", "0.024016", Query{End: at(t, "2026-07-01T00:00:30Z")}},
+		{"over the step, it began after them", "crossing", "2026-07-01T00:00:00Z", "input 1001, output 1000", "0.01501", Query{}},
+		{"over all three: billed at its end", "crossing", "2026-06-30T23:59:59Z", "input 1001, output 1000", "0.01501", Query{Provider: "late", End: at(t, "2026-07-01T00:00:30Z")}},
+		{"over the step only: billed at its end", "crossing", "2026-06-30T23:59:50Z", "input 1001, output 1000", "0.024016", Query{Provider: "late", End: at(t, "2026-06-30T23:59:59Z")}},
+
 		// Fees and units.
 		{"a request's fee by search context", "search", "", "input 1000, output 0", "0.013", Query{Hints: llm.CostHints{SearchContextSize: "high"}}},
 		{"a search context without a price", "search", "", "input 1000", "0.001", Query{}},

@@ -85,7 +85,7 @@ func (r *reader) stated(n *node) map[string]unit {
 		m := r.number(value, moneyDecimals)
 		u := unit{decimals: moneyDecimals, coefficient: m.lo}
 		for m.hi != 0 || u.coefficient%10 == 0 && u.coefficient != 0 {
-			m = m.mulDiv(1, 10)
+			m = m.MulDiv(1, 10)
 			u.coefficient, u.decimals = m.lo, u.decimals-1
 		}
 		if u.coefficient == 0 {
@@ -298,7 +298,7 @@ func (r *reader) api(n *node) *draftAPI {
 func (r *reader) resources(n *node) *Resources {
 	out := &Resources{}
 	r.object(n, map[string]func(*node){
-		"cpu_hour":        func(n *node) { out.CPUSecond = r.number(n, moneyDecimals).mulDiv(1, 3600) },
+		"cpu_hour":        func(n *node) { out.CPUSecond = r.number(n, moneyDecimals).MulDiv(1, 3600) },
 		"memory_gib_hour": func(n *node) { out.MemoryGiBHour = r.number(n, moneyDecimals) },
 		"network_gib":     func(n *node) { out.NetworkGiB = r.number(n, moneyDecimals) },
 		"source":          func(n *node) { r.text(n) },

@@ -86,7 +86,7 @@ func (r *reader) rates(n *node, to *rates, scale int, divide uint64) {
 			return
 		}
 		if value.kind != mapNode {
-			to.set(class, r.number(value, scale).mulDiv(1, divide))
+			to.set(class, r.number(value, scale).MulDiv(1, divide))
 			return
 		}
 		sized := map[string]Money{}

@@ -22,9 +22,9 @@ type Bill struct{ CPU, Memory, Network Money }
 // Cost prices use.
 func (r Resources) Cost(u Use) Bill {
 	return Bill{
-		CPU:     r.CPUSecond.mulDiv(uint64(max(u.CPU, 0)), uint64(time.Second)),
-		Memory:  r.MemoryGiBHour.mulDiv(u.Memory, uint64(time.Hour/time.Second)<<30),
-		Network: r.NetworkGiB.mulDiv(u.Network, 1<<30),
+		CPU:     r.CPUSecond.MulDiv(uint64(max(u.CPU, 0)), uint64(time.Second)),
+		Memory:  r.MemoryGiBHour.MulDiv(u.Memory, uint64(time.Hour/time.Second)<<30),
+		Network: r.NetworkGiB.MulDiv(u.Network, 1<<30),
 	}
 }
 

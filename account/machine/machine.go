@@ -22,17 +22,12 @@ type Ledger struct {
 	now    func() time.Time
 
 	mu       sync.Mutex
-	machines map[string]*entry
-}
-
-type entry struct {
-	rate pricing.Hourly
-	*pricing.Machine
+	machines map[string]*watch
 }
 
 // New begins with no machine; each is watched from its first call.
 func New(p prices) *Ledger {
-	return &Ledger{prices: p, now: time.Now, machines: map[string]*entry{}}
+	return &Ledger{prices: p, now: time.Now, machines: map[string]*watch{}}
 }
 
 // Add counts a record that a self-hosted provider served. Only one record of a call
@@ -58,27 +53,22 @@ func (l *Ledger) Add(r *account.Record) {
 	}
 	input, _ := c.Usage.InputTotal()
 	output, _ := c.Usage.OutputTotal()
-	l.machine(id, rate, start).Add(start, end, uint64(input), uint64(output))
-}
-
-// machine returns the entry of a provider; a new rate begins a new one.
-func (l *Ledger) machine(id string, rate pricing.Hourly, since time.Time) *entry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	m := l.machines[id]
-	if m == nil || m.rate != rate {
-		m = &entry{rate, pricing.NewMachine(rate, since)}
+	if m == nil || m.cost != rate { // a new rate begins a new account
+		m = newWatch(rate, start)
 		l.machines[id] = m
 	}
-	return m
+	m.add(start, end, uint64(input), uint64(output))
 }
 
 // State is a machine's hours: the one before, when it was watched, and the one that
 // runs.
 type State struct {
-	Provider string             `json:"provider"`
-	Hours    []pricing.HourCost `json:"hours"`
-	Late     uint64             `json:"late_calls,omitempty"` // ended before the hours that are kept
+	Provider string     `json:"provider"`
+	Hours    []HourCost `json:"hours"`
+	Late     uint64     `json:"late_calls,omitempty"` // ended before the hours that are kept
 }
 
 // States returns every machine, by the provider's id in the book.
@@ -89,7 +79,7 @@ func (l *Ledger) States() []State {
 	out := make([]State, 0, len(l.machines))
 	for _, id := range slices.Sorted(maps.Keys(l.machines)) {
 		m := l.machines[id]
-		out = append(out, State{id, m.Hours(now), m.Late()})
+		out = append(out, State{id, m.costs(now), m.late})
 	}
 	return out
 }

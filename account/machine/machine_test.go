@@ -51,7 +51,7 @@ func TestLedger(t *testing.T) {
 		t.Fatalf("%+v", s)
 	}
 	h := s[0].Hours[0]
-	if h.Served != (pricing.Served{Calls: 2, Input: 1800, Output: 200}) || h.Busy < 899 || h.Busy > 901 || h.Fixed.String() != "3" {
+	if h.Served != (Served{Calls: 2, Input: 1800, Output: 200}) || h.Busy < 899 || h.Busy > 901 || h.Fixed.String() != "3" {
 		t.Errorf("%+v", h)
 	}
 	if u := h.PerMtok.Utilisation; u < 0.499 || u > 0.501 {
