@@ -17,6 +17,7 @@ type chunk struct {
 	in     [1024]byte // in[i:n] is read from r and not looked at yet
 	i, n   int
 	inside bool
+	broken error // what follows out[o:m]
 
 	quad [1024]byte // base64 not decoded yet
 	q    int
@@ -26,7 +27,7 @@ type chunk struct {
 
 // open begins a chunk and reads up to its bytes; false when it has none.
 func (k *chunk) open(r io.Reader) (bool, error) {
-	k.r, k.err, k.i, k.n, k.inside, k.q, k.o, k.m = r, nil, 0, 0, false, 0, 0, 0
+	k.r, k.err, k.i, k.n, k.inside, k.broken, k.q, k.o, k.m = r, nil, 0, 0, false, nil, 0, 0, 0
 	c, err := k.solid()
 	if err != nil || c != '{' {
 		return false, k.fail(err)
@@ -146,23 +147,35 @@ func (k *chunk) skip(c byte) error {
 	}
 }
 
-// Read implements io.Reader.
+// Read implements io.Reader. What was decoded before an error is handed on before it,
+// however it crossed.
 func (k *chunk) Read(p []byte) (int, error) {
 	for k.o == k.m {
-		if !k.inside {
+		switch {
+		case k.broken != nil:
+			return 0, k.broken
+		case !k.inside:
 			return 0, io.EOF
 		}
-		if err := k.decode(); err != nil {
-			return 0, err
+		k.broken = k.gather()
+		whole := k.q &^ 3
+		if k.broken == nil && !k.inside && whole != k.q {
+			k.broken = errChunk
 		}
+		n, err := base64.StdEncoding.Decode(k.out[:], k.quad[:whole])
+		if err != nil {
+			k.broken = errChunk
+		}
+		k.o, k.m = 0, n
+		k.q = copy(k.quad[:], k.quad[whole:k.q])
 	}
 	n := copy(p, k.out[k.o:k.m])
 	k.o += n
 	return n, nil
 }
 
-// decode gathers what has crossed of the base64, and decodes what is whole of it.
-func (k *chunk) decode() error {
+// gather takes what has crossed of the base64, at least four bytes of it, or to its end.
+func (k *chunk) gather() error {
 	for k.inside && k.q < len(k.quad) && (k.i < k.n || k.q < 4) {
 		if k.i == k.n {
 			if _, err := k.next(); err != nil {
@@ -172,7 +185,7 @@ func (k *chunk) decode() error {
 		}
 		w := k.in[k.i:k.n]
 		w = w[:min(len(w), len(k.quad)-k.q)]
-		end := bytes.IndexAny(w, `"\`)
+		end := bytes.IndexAny(w, "\"\\\r\n")
 		if end < 0 {
 			end = len(w)
 		}
@@ -180,11 +193,14 @@ func (k *chunk) decode() error {
 		if k.i += end; end == len(w) {
 			continue
 		}
-		if c, _ := k.next(); c == '"' {
+		switch c, _ := k.next(); c {
+		case '"':
 			k.inside = false
-			break
+			return nil
+		case '\\': // some encoders escape the slash
+		default: // a line's end, which a string doesn't hold and base64 would skip
+			return errChunk
 		}
-		// Some encoders escape the slash.
 		c, err := k.next()
 		if err != nil {
 			return k.fail(err)
@@ -195,15 +211,5 @@ func (k *chunk) decode() error {
 		k.quad[k.q] = c
 		k.q++
 	}
-	whole := k.q &^ 3
-	if !k.inside && whole != k.q {
-		return errChunk
-	}
-	n, err := base64.StdEncoding.Decode(k.out[:], k.quad[:whole])
-	if err != nil {
-		return errChunk
-	}
-	k.o, k.m = 0, n
-	k.q = copy(k.quad[:], k.quad[whole:k.q])
 	return nil
 }
