@@ -40,8 +40,12 @@ func (d *call) chunk(s *jsonscan.Scanner) {
 			d.failed(s)
 		case "base_resp": // MiniMax: errors inside a 200
 			d.baseResp(s)
-		case "code", "detail", "message", "object":
-			d.bareError(s, string(key))
+		case "object": // older vLLM says {"object":"error"}
+			if string(s.Peek(len(objectError))) == objectError {
+				d.fail("", "error")
+			}
+		case "code":
+			d.bareCode(s)
 		case "value": // Writer's text completions
 			if d.api == completions {
 				s.Stream(func(p []byte) { d.meter.Text(0, p) })
@@ -267,19 +271,15 @@ func (d *call) fail(code, kind string) {
 	}
 }
 
-// bareError reads errors that stand at the top level of an answer of status 400 and
-// above: xAI and DashScope say {"code","error"|"message"}, older vLLM {"object":"error"}.
-func (d *call) bareError(s *jsonscan.Scanner, key string) {
-	if d.c.Status < 400 || key != "code" {
-		if key == "object" {
-			object := ""
-			if s.Into(&object); object == "error" {
-				d.fail("", "error")
-			}
-		}
+const objectError = `"error"`
+
+// bareCode reads an error that stands at the top level of an answer of status 400 and
+// above: xAI and DashScope say {"code","error"|"message"}.
+func (d *call) bareCode(s *jsonscan.Scanner) {
+	code := ""
+	if d.c.Status < 400 {
 		return
 	}
-	code := ""
 	if s.Into(&code); code != "" && d.c.ErrorType == "" {
 		d.c.ErrorType = code
 	}
