@@ -145,6 +145,9 @@ func (p *Pipe) run() {
 			p.finish()
 		}
 	})
+	if len(p.cur.Bytes) == 0 {
+		p.cur.Bytes = nil // an empty slice would keep the whole payload
+	}
 	if p.wait == nil {
 		return
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"weak"
 
 	"github.com/tollwire/tollwire/decoder/exchange"
 	"github.com/tollwire/tollwire/flow"
@@ -255,4 +256,28 @@ func FuzzOrder(f *testing.F) {
 			t.Errorf("%q, want %q", got, want)
 		}
 	})
+}
+
+// TestPayloadIsNotKept holds that what was pushed can be freed, whatever the parser does
+// with it.
+func TestPayloadIsNotKept(t *testing.T) {
+	p := NewPipe(1<<20, func(r *Reader) {
+		for {
+			w, err := r.Window()
+			if err != nil {
+				return
+			}
+			r.Discard(len(w))
+		}
+	})
+	defer p.Stop()
+	kept := func() weak.Pointer[[1 << 16]byte] {
+		payload := new([1 << 16]byte)
+		p.Push(Segment{Bytes: payload[:]})
+		return weak.Make(payload)
+	}()
+	runtime.GC()
+	if kept.Value() != nil {
+		t.Error("the payload is kept after Push")
+	}
 }
