@@ -71,11 +71,11 @@ conformance: ## Decode the recorded corpora and hold every number to their expec
 .PHONY: bench-decode
 bench-decode: ## Speed of the decoder on recorded SSE beside gjson alone, and memory held a stream
 	@go test -run '^$$' -cpu 1 -benchtime 3s -bench '^Benchmark(Recorded|RecordedGJSONPaths|RecordedGJSONWalk|Held)$$' ./decoder | awk '\
-	  function speed() {for (i=2; i<NF; i++) if ($$(i+1)=="MB/s") return $$i} \
-	  /^BenchmarkRecordedGJSON/ {s=speed(); if (s>theirs) theirs=s; print "gjson by " ($$1 ~ /Walk/ ? "one walk" : "paths") ": " s " MB/s"} \
-	  /^BenchmarkRecorded[ \t]/ {ours=speed()} \
-	  /^BenchmarkHeld/ {for (i=2; i<NF; i++) if ($$(i+1)=="held") held=$$i} \
-	  END {printf "decode: %.0f MB/s, %.2fx of gjson, %.0f KiB held a stream\n", ours, ours/theirs, held/1024}'
+	  function value(unit) {for (i=2; i<NF; i++) if ($$(i+1)==unit) return $$i} \
+	  /^BenchmarkRecordedGJSON/ {s=value("MB/s"); if (s>theirs) theirs=s; print "gjson by " ($$1 ~ /Walk/ ? "one walk" : "paths") ": " s " MB/s"} \
+	  /^BenchmarkRecorded[ \t]/ {ours=value("MB/s")} \
+	  /^BenchmarkHeld/ {n=value("held")/1024; if (n>held) held=n; sub(".*/", "", $$1); printf "held, %s: %.1f KiB\n", $$1, n} \
+	  END {printf "decode: %.0f MB/s, %.2fx of gjson, %.0f KiB held a stream\n", ours, ours/theirs, held}'
 
 .PHONY: bench-probes
 bench-probes: setup ## What the tap adds to SSL_write and SSL_read, beside an empty uprobe and uretprobe at their entries

@@ -2,7 +2,6 @@ package decoder
 
 import (
 	"io"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -43,32 +42,5 @@ func BenchmarkStream(b *testing.B) {
 		r.Push(e)
 		e.Pos += uint64(len(e.Payload))
 		e.Time++
-	}
-}
-
-// BenchmarkHeld prints the bytes that one open stream costs, in the middle of an event.
-func BenchmarkHeld(b *testing.B) {
-	for b.Loop() {
-		const streams = 2000
-		var before, after runtime.MemStats
-		runtime.GC()
-		runtime.ReadMemStats(&before)
-		r := newRig(b, skimming)
-		for i := range streams {
-			r.conn.Key, r.pos = uint64(i), [2]uint64{}
-			r.push(flow.Write, post("/echo", askStream))
-			r.push(flow.Read, streamHead+event(strings.Repeat("x", 200)))
-			for range 10 {
-				r.push(flow.Read, event(strings.Repeat("y", 200)))
-			}
-			r.push(flow.Read, chunk("data: the beginning of"))
-		}
-		for range 4 { // each halves the stacks that are too large
-			runtime.GC()
-		}
-		runtime.ReadMemStats(&after)
-		held := after.HeapAlloc + after.StackInuse - before.HeapAlloc - before.StackInuse
-		b.ReportMetric(float64(held)/streams, "held")
-		r.Close()
 	}
 }

@@ -2,6 +2,9 @@ package decoder_test
 
 import (
 	"bytes"
+	"fmt"
+	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/tidwall/gjson"
@@ -160,4 +163,54 @@ func (f *fields) walk(v gjson.Result) {
 		}
 		return true
 	})
+}
+
+// BenchmarkHeld prints the bytes that one open call costs in the middle of an event, with
+// everything on: a short one, one with a prompt of 16 MiB, one that has streamed for an
+// hour at 20 events a second.
+func BenchmarkHeld(b *testing.B) {
+	const event = `data: {"id":"chatcmpl-1","object":"chat.completion.chunk","model":"gpt-4o","choices":[{"index":0,"delta":{"content":" word"},"finish_reason":null}],"usage":null}` + "\n\n"
+	for _, x := range []struct {
+		name                   string
+		prompt, events, opened int
+	}{{"short", 1 << 10, 10, 1000}, {"prompt", 16 << 20, 10, 20}, {"hour", 1 << 10, 20 * 3600, 20}} {
+		b.Run(x.name, func(b *testing.B) {
+			ask := `{"model":"gpt-4o","stream":true,"response_format":{"type":"json_object"},"messages":[{"role":"user","content":"` + strings.Repeat("long ", x.prompt/5) + `"}]}`
+			ask = fmt.Sprintf("POST /v1/chat/completions HTTP/1.1\r\nHost: api.openai.com\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(ask), ask)
+			const head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+			chunk := []byte(fmt.Sprintf("%x\r\n%s\r\n", len(event), event))
+			held := 0.0
+			for b.Loop() {
+				var before, after runtime.MemStats
+				runtime.GC()
+				runtime.ReadMemStats(&before)
+				d := decoder.New(decoder.Config{Vendors: vendors.All(content.Config{})})
+				for i := range x.opened {
+					var pos [2]uint64
+					push := func(dir flow.Dir, p []byte) {
+						d.Push(&flow.Data{Kind: flow.KindData, Conn: flow.Conn{Key: uint64(i), Gen: 1}, Dir: dir, Pos: pos[dir], Payload: p})
+						pos[dir] += uint64(len(p))
+					}
+					for p := []byte(ask); len(p) > 0; p = p[min(len(p), 16<<10):] {
+						push(flow.Write, p[:min(len(p), 16<<10)])
+					}
+					push(flow.Read, []byte(head))
+					for range x.events {
+						push(flow.Read, chunk)
+					}
+					push(flow.Read, chunk[:len(chunk)/2])
+				}
+				for range 4 { // each halves the stacks that are too large
+					runtime.GC()
+				}
+				runtime.ReadMemStats(&after)
+				held = float64(int64(after.HeapAlloc+after.StackInuse)-int64(before.HeapAlloc+before.StackInuse)) / float64(x.opened)
+				if n := d.Stats().Exchanges; n != x.opened {
+					b.Fatalf("%d calls are open, want %d", n, x.opened)
+				}
+				d.Close()
+			}
+			b.ReportMetric(held, "held")
+		})
+	}
 }
