@@ -31,6 +31,9 @@ const onVertex = "/publishers/anthropic/models/"
 
 // Recognize implements exchange.Vendor.
 func (*Vendor) Recognize(req *exchange.Request, f *exchange.Facts) exchange.Confidence {
+	if batchID(req) != "" {
+		return exchange.Sure
+	}
 	if req.Method != "POST" {
 		return exchange.No
 	}
@@ -67,8 +70,14 @@ func (*Vendor) Recognize(req *exchange.Request, f *exchange.Facts) exchange.Conf
 
 // Open implements exchange.Vendor.
 func (v *Vendor) Open(req *exchange.Request, f *exchange.Facts, c *llm.Call) exchange.Decoder {
-	d := &call{v: v, c: c, f: f}
 	c.Operation = "chat"
+	if id := batchID(req); id != "" {
+		if h := hosts.Lookup(req.Host, req.Path); h != nil {
+			c.Provider = h.Provider
+		}
+		return &batch{v: v, c: c, id: id}
+	}
+	d := &call{v: v, c: c, f: f}
 	if strings.HasSuffix(strings.TrimRight(req.Path, "/"), "/complete") {
 		c.Operation = "text_completion"
 	}

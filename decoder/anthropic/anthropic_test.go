@@ -165,3 +165,24 @@ func FuzzMessage(f *testing.F) {
 		}
 	})
 }
+
+func TestBatchResults(t *testing.T) {
+	const line = `{"custom_id":"a","result":{"type":"succeeded","message":{"id":"msg_1","type":"message","model":"claude-x","content":[{"type":"text","text":"hi"}],"stop_reason":"end_turn","usage":{"input_tokens":10,"cache_read_input_tokens":4,"output_tokens":5,"service_tier":"batch"}}}}`
+	lines := line + "\n" + `{"custom_id":"b","result":{"type":"errored","error":{"type":"error"}}}` + "\n" + line + "\n"
+	req := &exchange.Request{Method: "GET", Host: "api.anthropic.com", Path: "/v1/messages/batches/msgbatch_1/results"}
+	v := New(content.Config{})
+	if got := v.Recognize(req, new(exchange.Facts)); got != exchange.Sure {
+		t.Fatal(got)
+	}
+	for cut, want := range map[int]llm.Completeness{len(lines): llm.Exact, len(lines) / 2: llm.Estimated} {
+		c := &llm.Call{Status: 200}
+		d := v.Open(req, new(exchange.Facts), c)
+		d.Response(&exchange.Response{Status: 200})
+		err := d.Body(iotest.OneByteReader(strings.NewReader(lines[:cut])))
+		d.End(err)
+		if c.Completeness != want || want == llm.Exact && (c.Deferred != llm.DeferredDone || c.Usage.Get(llm.Input) != 20 || c.Usage.Get(llm.CacheRead) != 8 || c.Usage.Get(llm.Output) != 10) ||
+			c.ResponseID != "msgbatch_1" || c.ServiceTier != "batch" || c.ResponseModel != "claude-x" {
+			t.Errorf("%d of %d bytes: %+v", cut, len(lines), c)
+		}
+	}
+}

@@ -112,6 +112,9 @@ func (*Vendor) Recognize(req *exchange.Request, facts *exchange.Facts) exchange.
 		}
 		return exchange.Path
 	}
+	if strings.HasSuffix(req.Path, "/cachedContents") {
+		return exchange.No // what it stores is billed by the hour
+	}
 	if colon := strings.LastIndexByte(req.Path, ':'); colon > strings.LastIndexByte(req.Path, '/') {
 		return exchange.No // countTokens and other verbs
 	}

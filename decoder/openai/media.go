@@ -73,7 +73,86 @@ func (d *call) runDelta(s *jsonscan.Scanner) {
 	}
 }
 
-// media reads images, transcriptions and speech.
+// batch reads a batch, which states the usage of all its answers once it is complete.
+// It is billed at a tier of its own.
+func (d *call) batch(s *jsonscan.Scanner) {
+	for key := range s.Object {
+		switch string(key) {
+		case "endpoint":
+			path := ""
+			s.Into(&path)
+			if e := find(path, nil); e != nil {
+				d.c.Operation = operations[e.api]
+			}
+		case "id", "model", "status", "usage":
+			d.resultField(s, key)
+		}
+	}
+	d.finished = d.finished || d.status == "expired"
+	if d.status == "failed" {
+		d.fail("", d.status)
+	}
+	d.c.ServiceTier = "batch"
+}
+
+// conversation reads a turn of Mistral's conversations
+// (https://docs.mistral.ai/api/#tag/beta.conversations), or an event of its stream.
+func (d *call) conversation(s *jsonscan.Scanner, name string) {
+	kind := name
+	for key := range s.Object {
+		switch string(key) {
+		case "type":
+			s.Into(&kind)
+		case "conversation_id":
+			first(s, &d.c.ResponseID)
+		case "usage":
+			d.usage.read(s)
+		case "outputs":
+			for i := range s.Array {
+				d.entry(s, i)
+			}
+		case "model":
+			last(s, &d.c.ResponseModel)
+		case "content":
+			d.content(s, 0)
+		case "name":
+			tool := ""
+			if s.Into(&tool); kind == "function.call.delta" && !d.tool[0].named {
+				d.tool[0].named = true
+				d.meter.Tool(tool)
+			}
+		case "arguments":
+			s.Stream(func(p []byte) { d.meter.Arguments(0, p) })
+		case "code":
+			if n, ok := s.Decimal(); ok && kind == "conversation.response.error" {
+				d.fail(n, "")
+			}
+		}
+	}
+	if kind == "conversation.response.done" || kind == "conversation.response.error" {
+		d.done = d.done || s.Err() == nil
+	}
+}
+
+// entry reads an entry of a conversation: a message, a call of a function.
+func (d *call) entry(s *jsonscan.Scanner, index int) {
+	for key := range s.Object {
+		switch string(key) {
+		case "model":
+			last(s, &d.c.ResponseModel)
+		case "content":
+			d.content(s, 0)
+		case "name":
+			tool := ""
+			s.Into(&tool)
+			d.meter.Tool(tool)
+		case "arguments":
+			s.Stream(func(p []byte) { d.meter.Arguments(index, p) })
+		}
+	}
+}
+
+// media reads images, transcriptions, speech and pages that were read.
 func (d *call) media(s *jsonscan.Scanner, name string) {
 	kind := name
 	for key := range s.Object {
@@ -99,6 +178,18 @@ func (d *call) media(s *jsonscan.Scanner, name string) {
 				break // says the deltas again
 			}
 			s.Stream(func(p []byte) { d.meter.Text(-1, p) })
+		case "usage_info": // OCR's
+			for key := range s.Object {
+				if string(key) == "pages_processed" {
+					d.pages.Read(s)
+					d.usage.seen = true
+				}
+			}
+		case "pages":
+			for range s.Array {
+				d.meter.Seen(exchange.Visible)
+				s.Skip()
+			}
 		case "duration": // of verbose_json
 			if n, ok := s.Float(); ok && !d.usage.hasSeconds {
 				d.usage.seconds, d.usage.hasSeconds = n, true

@@ -14,6 +14,7 @@ import (
 	"github.com/tollwire/tollwire/decoder/exchange"
 	"github.com/tollwire/tollwire/decoder/hosts"
 	"github.com/tollwire/tollwire/decoder/jsonscan"
+	"github.com/tollwire/tollwire/decoder/stated"
 	"github.com/tollwire/tollwire/llm"
 )
 
@@ -43,6 +44,10 @@ const (
 	transcription
 	runs
 	realtime
+	batches
+	conversations // Mistral's
+	ocr
+	scores
 )
 
 // operations are the values of gen_ai.operation.name. The conventions have no word
@@ -50,7 +55,7 @@ const (
 var operations = [...]string{
 	chat: "chat", completions: "text_completion", responses: "chat", embeddings: "embeddings",
 	images: "generate_content", speech: "speech", transcription: "transcription", runs: "invoke_agent",
-	realtime: "chat",
+	realtime: "chat", batches: "chat", conversations: "chat", ocr: "ocr", scores: "rerank",
 }
 
 // endpoint is the end of a path that names an API. needs is a key without which a
@@ -71,6 +76,10 @@ var endpoints = []endpoint{
 	{"/responses", responses, false, []string{"input", "previous_response_id", "prompt", "conversation"}},
 	{"/responses/compact", responses, false, []string{"input", "previous_response_id"}},
 	{"/embeddings", embeddings, false, []string{"input"}},
+	{"/pooling", embeddings, false, []string{"input", "messages"}}, // vLLM
+	{"/score", scores, false, []string{"text_1", "queries"}},       // vLLM
+	{"/conversations", conversations, false, []string{"inputs"}},   // Mistral
+	{"/ocr", ocr, false, []string{"document"}},                     // Mistral
 	{"/images/generations", images, false, []string{"prompt"}},
 	{"/images/edits", images, false, []string{"prompt", "image"}},
 	{"/images/variations", images, false, []string{"image"}},
@@ -87,6 +96,9 @@ func find(path string, h *hosts.Host) *endpoint {
 	path = strings.TrimRight(path, "/")
 	if h != nil && h.Chat != "" && path == h.Chat {
 		return &endpoints[0]
+	}
+	if before, _, ok := strings.Cut(path, "/conversations/"); ok && h != nil && h.Provider == "mistral_ai" {
+		path = before + "/conversations" // one that goes on
 	}
 	for i := range endpoints {
 		e := &endpoints[i]
@@ -106,7 +118,7 @@ func (*Vendor) Recognize(req *exchange.Request, f *exchange.Facts) exchange.Conf
 		}
 		return exchange.Path
 	}
-	if fetches(req, h) {
+	if fetched(req, h) != none {
 		return exchange.Sure
 	}
 	if req.Method != "POST" {
@@ -144,14 +156,24 @@ func (*Vendor) Recognize(req *exchange.Request, f *exchange.Facts) exchange.Conf
 	return exchange.No
 }
 
-// fetches recognises GET …/responses/ID. What OpenAI calls its ids tells it from other
-// resources of that name.
-func fetches(req *exchange.Request, h *hosts.Host) bool {
-	if req.Method != "GET" {
-		return false
+// fetched returns the API of which a GET fetches an answer that was asked for before:
+// …/responses/ID, …/threads/ID/runs/ID, …/batches/ID. What OpenAI calls its ids tells
+// them from other resources of that name.
+func fetched(req *exchange.Request, h *hosts.Host) api {
+	slash := strings.LastIndexByte(req.Path, '/')
+	if req.Method != "GET" || slash < 0 {
+		return none
 	}
-	_, id, ok := strings.Cut(req.Path, "/responses/")
-	return ok && id != "" && !strings.Contains(id, "/") && (h != nil || strings.HasPrefix(id, "resp_"))
+	for _, x := range []struct {
+		collection, id string
+		api            api
+	}{{"/responses", "resp_", responses}, {"/runs", "run_", runs}, {"/batches", "batch_", batches}} {
+		if strings.HasSuffix(req.Path[:slash], x.collection) && (h != nil && slash+1 < len(req.Path) || strings.HasPrefix(req.Path[slash+1:], x.id)) &&
+			(x.api != runs || strings.Contains(req.Path, "/threads/")) {
+			return x.api
+		}
+	}
+	return none
 }
 
 // Open implements exchange.Vendor.
@@ -167,8 +189,8 @@ func (v *Vendor) Open(req *exchange.Request, f *exchange.Facts, c *llm.Call) exc
 	if e := find(req.Path, h); e != nil {
 		d.api = e.api
 	}
-	if fetches(req, h) {
-		d.api, d.fetches = responses, true
+	if a := fetched(req, h); a != none {
+		d.api, d.fetches = a, true
 		c.Stream = strings.Contains(req.Query, "stream=true")
 	}
 	c.Operation = operations[d.api]
@@ -214,6 +236,7 @@ type call struct {
 	done     bool   // the terminator was seen
 	whole    bool   // the body, or the event with the usage, was read to its end
 	pictures int
+	pages    stated.Count
 
 	background bool // the response is made while nobody waits
 	fetches    bool // the request asks for a response that was made before
@@ -320,8 +343,12 @@ func (d *call) object(s *jsonscan.Scanner, name string) {
 		d.response(s, name)
 	case runs:
 		d.run(s, name)
-	case images, speech, transcription:
+	case images, speech, transcription, ocr:
 		d.media(s, name)
+	case batches:
+		d.batch(s)
+	case conversations:
+		d.conversation(s, name)
 	default:
 		d.chunk(s)
 	}
@@ -336,6 +363,9 @@ func (d *call) End(err error) {
 		}
 	}
 	d.usage.settle(c, d.api)
+	if d.pages.OK {
+		d.pages.Into(&c.Usage, llm.Pages)
+	}
 	if d.pictures > 0 {
 		c.Usage.Set(llm.Images, float64(d.pictures))
 	}

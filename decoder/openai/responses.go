@@ -223,16 +223,19 @@ func (d *call) responseDelta(s *jsonscan.Scanner, kind string, index int) {
 	}
 }
 
-// deferred says what part the exchange has in a response made in the background,
-// which its client fetches by GET until it is there. A response that is fetched
-// without having been made so was counted when it was made.
+// deferred says what part the exchange has in an answer that its client fetches by GET
+// until it is there: a response made in the background, a run, a batch. A response that
+// is fetched without having been made so was counted when it was made.
 func (d *call) deferred() llm.Deferred {
+	later := d.background || d.api == batches || d.api == runs
 	switch {
-	case d.background && d.finished:
+	case d.c.Status >= 400 && !d.fetches:
+		return llm.NotDeferred
+	case later && d.finished:
 		return llm.DeferredDone
 	case d.fetches:
 		return llm.DeferredWaiting
-	case d.background:
+	case later && d.c.ResponseID != "":
 		return llm.DeferredAsked
 	}
 	return llm.NotDeferred

@@ -177,7 +177,7 @@ func (u *usage) settle(c *llm.Call, a api) {
 	}
 	switch t := u.total; {
 	case !t.OK:
-	case a == embeddings && !prompt.OK: // Voyage, Jina
+	case (a == embeddings || a == scores) && !prompt.OK: // Voyage, Jina
 		prompt = t
 	case !prompt.OK && completion.OK && t.N >= completion.N:
 		prompt = stated.Of(t.N - completion.N)
