@@ -51,9 +51,9 @@ const (
 	ReasonOutOfRange      = "out_of_range"       // amounts beyond what money holds
 )
 
-// missing reports whether a reason is a gap of the book or the config, which someone
+// Gap reports whether a reason is a gap of the book or the config, which someone
 // can close, and not how the call is paid for or what it is.
-func missing(reason string) bool {
+func Gap(reason string) bool {
 	switch reason {
 	case "", ReasonNoAnswer, ReasonErrorAnswer, ReasonNoModelCall, ReasonSubscription, ReasonSelfHosted:
 		return false

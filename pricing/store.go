@@ -21,10 +21,9 @@ type Config struct {
 // by content at every look: a ConfigMap's swapped links, an editor's rename and a
 // network file system are all the same to it.
 type Store struct {
-	config   Config
-	log      *slog.Logger
-	book     atomic.Pointer[Book]
-	unpriced Tally
+	config Config
+	log    *slog.Logger
+	book   atomic.Pointer[Book]
 
 	mu      sync.Mutex // guards what follows
 	refused refusal
@@ -107,20 +106,11 @@ func (s *Store) sources() ([]Source, error) {
 // Book returns the book in force.
 func (s *Store) Book() *Book { return s.book.Load() }
 
-// Price asks the book in force and remembers what it should know and does not.
-func (s *Store) Price(q Query) Price {
-	p := s.book.Load().Price(q)
-	if missing(p.Unpriced) {
-		s.unpriced.Add(&q, p.Unpriced)
-	}
-	return p
-}
+// Price asks the book in force.
+func (s *Store) Price(q Query) Price { return s.Book().Price(q) }
 
 // API asks the book in force.
 func (s *Store) API(host, path, method string) string { return s.Book().API(host, path, method) }
-
-// Unpriced returns the models without a price that carry the most tokens.
-func (s *Store) Unpriced() []UnpricedModel { return s.unpriced.Top() }
 
 // Status returns what is in force.
 func (s *Store) Status() Status {

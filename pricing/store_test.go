@@ -116,20 +116,6 @@ func TestStoreWatches(t *testing.T) {
 	wg.Wait()
 }
 
-func TestStoreRemembersWhatIsMissing(t *testing.T) {
-	s, err := Open(Config{}, slog.New(slog.DiscardHandler))
-	must(t, err)
-	u := new(llm.Usage)
-	u.Set(llm.Input, 10)
-	s.Price(Query{Provider: "openai", Model: "gpt-4.1", Usage: u})
-	s.Price(Query{Provider: "openai", Model: "gpt-99", Usage: u})
-	s.Price(Query{Provider: "openai", Model: "gpt-4.1", Failed: true})
-	s.Price(Query{Host: "chatgpt.com", Path: "/backend-api/codex/responses", Model: "gpt-5", Usage: u})
-	if top := s.Unpriced(); len(top) != 1 || top[0] != (UnpricedModel{"openai", "", "gpt-99", ReasonUnknownModel, 1, 10}) {
-		t.Errorf("%+v", top)
-	}
-}
-
 func TestOpenRefuses(t *testing.T) {
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	if _, err := Open(Config{NoDefault: true}, log); err == nil {
@@ -137,25 +123,6 @@ func TestOpenRefuses(t *testing.T) {
 	}
 	if _, err := Open(Config{Files: []string{"/nowhere/prices.yaml"}}, log); err == nil || !strings.Contains(err.Error(), "open price book") {
 		t.Error(err)
-	}
-}
-
-func TestTally(t *testing.T) {
-	var ta Tally
-	add := func(model string, tokens float64, reason string) {
-		u := new(llm.Usage)
-		u.Set(llm.Input, tokens)
-		ta.Add(&Query{Provider: "p", Model: model, Usage: u}, reason)
-	}
-	for i := range 2 * maxTally {
-		add(fmt.Sprintf("small-%d", i), 1, ReasonUnknownModel)
-		add("large", 100, ReasonUnknownModel)
-	}
-	add("large", 5, ReasonUnknownTier)
-	top := ta.Top()
-	if len(top) != maxTally || top[0].Model != "large" || top[0].Tokens != 2*maxTally*100 || top[0].Calls != 2*maxTally ||
-		top[1].Reason != ReasonUnknownTier {
-		t.Errorf("%d, %+v", len(top), top[:2])
 	}
 }
 

@@ -93,7 +93,7 @@ func (c *Config) open(agent *self, log *slog.Logger) (_ *outlets, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("make measures: %w", err)
 	}
-	o.exporters = append(o.exporters, set, ledger{agent.budgets}, ledger{agent.machines})
+	o.exporters = append(o.exporters, set, ledger{agent.budgets}, ledger{agent.machines}, ledger{&agent.unpriced})
 	if e.Records.Path != "" {
 		f, err := jsonl.Open(jsonl.Config{
 			Path: e.Records.Path, MaxBytes: int64(e.Records.MaxBytes), MaxAge: e.Records.MaxAge,
@@ -132,7 +132,7 @@ func (c *Config) open(agent *self, log *slog.Logger) (_ *outlets, err error) {
 			return nil
 		},
 		Lists: map[string]func() any{
-			"unpriced":  func() any { return agent.prices.Unpriced() },
+			"unpriced":  func() any { return agent.unpriced.Top() },
 			"prices":    func() any { return agent.prices.Status() },
 			"budgets":   func() any { return agent.budgets.States() },
 			"machines":  func() any { return agent.machines.States() },

@@ -7,6 +7,7 @@ import (
 	"github.com/tollwire/tollwire/account/budget"
 	"github.com/tollwire/tollwire/account/machine"
 	"github.com/tollwire/tollwire/account/resources"
+	"github.com/tollwire/tollwire/account/unpriced"
 	"github.com/tollwire/tollwire/attribution"
 	"github.com/tollwire/tollwire/decoder"
 	"github.com/tollwire/tollwire/export/jsonl"
@@ -26,6 +27,7 @@ type self struct {
 	records   *jsonl.File // nil: none
 	budgets   *budget.Ledger
 	machines  *machine.Ledger
+	unpriced  unpriced.Tally
 	resources *resources.Ledger
 	pods      podSources
 	config    *reloader
