@@ -273,7 +273,8 @@ static __noinline __attribute__((unused)) int cross(struct xfer *x)
 		x->n = room;
 	}
 	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop)) {
-		bpf_loop(MAX_PIECES, cross_step, x, 0);
+		if (!cross_step(0, x) && x->n) // most calls are one piece
+			bpf_loop(MAX_PIECES - 1, cross_step, x, 0);
 	} else {
 		for (__u32 i = 0; i < MAX_PIECES_UNROLLED; i++)
 			if (cross_step(i, x))
