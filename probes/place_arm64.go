@@ -19,3 +19,5 @@ func decode([]byte) *routine { return &routine{} }
 
 func (*routine) entry([]register) (spot, bool) { return spot{}, false }
 func (*routine) exit() (spot, bool)            { return spot{}, false }
+
+func emulated([]byte) bool { return false }

@@ -182,20 +182,55 @@ func findOpenSSL(f *elf.File, r io.ReaderAt) (*target, error) {
 		return nil, err
 	}
 	// What the tap would rather know, and does without when it cannot be told for sure.
-	shutdown, err := findSymbols(f, []string{"SSL_get_shutdown"})
+	known, err := findSymbols(f, []string{"SSL_get_shutdown", "SSL_read", "SSL_read_ex", "SSL_write", "SSL_write_ex"})
 	if err != nil {
 		return nil, err
 	}
 	code := make([]byte, 64)
-	n, _ := r.ReadAt(code, int64(shutdown["SSL_get_shutdown"].start))
-	if offset, ok := returnedField(code[:n]); ok && shutdown["SSL_get_shutdown"].start != 0 {
-		for i := range t.hooks {
-			if t.hooks[i].program == "openssl_return" {
-				t.hooks[i].tell = uint32(offset) + 1
-			}
+	n, _ := r.ReadAt(code, int64(known["SSL_get_shutdown"].start))
+	offset, ok := returnedField(code[:n])
+	if !ok || known["SSL_get_shutdown"].start == 0 {
+		return t, nil
+	}
+	for i := range t.hooks {
+		if t.hooks[i].program == "openssl_return" {
+			t.hooks[i].tell = uint32(offset) + 1
 		}
 	}
+	// The end of what is read is then told for both of these, and not by the result.
+	t.shareBody(r, known, "SSL_read", "SSL_read_ex", "openssl_read", "openssl_read_ex")
+	t.shareBody(r, known, "SSL_write", "SSL_write_ex", "openssl_write", "openssl_write_ex")
 	return t, nil
+}
+
+// shareBody puts the probes of two functions on the one function behind both, if there
+// is one that begins with an instruction which is emulated.
+func (t *target) shareBody(r io.ReaderAt, known map[string]function, plainName, exName, plainProgram, exProgram string) {
+	read := func(start, end uint64) door {
+		code := make([]byte, min(end-start, maxPlaced))
+		n, _ := r.ReadAt(code, int64(start))
+		return door{start, code[:n]}
+	}
+	plainFn, exFn := known[plainName], known[exName]
+	if plainFn.start == 0 || exFn.start == 0 {
+		return
+	}
+	start, ok := behind(read(plainFn.start, plainFn.end), read(exFn.start, exFn.end))
+	if !ok {
+		return
+	}
+	if body := read(start, start+16); len(body.code) < 16 || !emulated(body.code) {
+		return
+	}
+	body := site{name: plainName + ", " + exName, start: start, placing: plain}
+	for i := range t.hooks {
+		h := &t.hooks[i]
+		h.sites = slices.DeleteFunc(h.sites, func(s site) bool { return s.name == plainName || s.name == exName })
+		if h.program == exProgram || h.program == "openssl_return" {
+			h.sites = append(h.sites, body)
+		}
+	}
+	t.hooks = slices.DeleteFunc(t.hooks, func(h hook) bool { return h.program == plainProgram && len(h.sites) == 0 })
 }
 
 // findSymbols returns the ranges in the file of the named functions that it defines.
