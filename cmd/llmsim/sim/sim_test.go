@@ -264,11 +264,12 @@ func TestPaceCoalesceAndSplit(t *testing.T) {
 	if len(at) != 11 {
 		t.Fatalf("%d contents", len(at))
 	}
-	if d := time.Duration(at[0] - e.HeadSent); d < 49*time.Millisecond || d > 150*time.Millisecond {
-		t.Errorf("first token after %v", d)
-	}
-	if d := time.Duration(at[10] - at[0]); d < 45*time.Millisecond || d > 200*time.Millisecond {
-		t.Errorf("ten gaps took %v", d)
+	// Each token is due at a time of its own: on a busy machine one may come late, none early.
+	for i, n := range at {
+		due := 49*time.Millisecond + time.Duration(i)*5*time.Millisecond
+		if d := time.Duration(n - e.HeadSent); d < due || d > due+2*time.Second {
+			t.Errorf("token %d after %v, due after %v", i, d, due)
+		}
 	}
 	if !(e.FirstByte > 0 && e.FirstByte <= e.RequestEnd && e.RequestEnd <= e.HeadSent && at[10] <= e.End) {
 		t.Errorf("times out of order: %+v", e)
