@@ -124,7 +124,7 @@ test-render: ## Kustomize and Helm render the same manifests
 	cd deploy/render && go test -count=1 ./...
 
 .PHONY: test-sdks
-test-sdks: setup ## Eleven npm SDKs and three Go SDKs stream from the simulator (the first run downloads them)
+test-sdks: setup ## Eleven npm SDKs and three Go SDKs call the simulator and are decoded (the first run downloads them)
 	go test -count=1 -timeout 30m ./internal/clients/sdks
 
 FUZZTIME ?= 3s
