@@ -101,7 +101,7 @@ static __always_inline struct cipher_key cipher_key(const struct record *r, __u3
 		.prefix = low_bytes(prefix, r->total),
 		.tgid = tgid,
 		.total = r->total,
-		.at = r->tls13 ? 0 : EXPLICIT_NONCE,
+		.at = r->tls13 || r->chacha ? 0 : EXPLICIT_NONCE,
 	};
 }
 
@@ -256,7 +256,7 @@ static __always_inline int opened(struct record *r, __u32 tgid, __u64 buf, bool 
 
 	if (w->source && s->taken && r->before > s->taken)
 		p.missing = r->before - s->taken;
-	s->taken = r->before + r->total + TAG + (r->tls13 ? 0 : EXPLICIT_NONCE);
+	s->taken = r->before + r->total + TAG + (r->tls13 || r->chacha ? 0 : EXPLICIT_NONCE);
 	if (type == TYPE_DATA)
 		deliver(&p);
 	return 0;
@@ -274,6 +274,35 @@ static __always_inline __u8 inner_type(__u64 buf, __u32 *n)
 			break;
 	}
 	return type;
+}
+
+// ChaCha20 leaves no key stream behind to read a sealed record's type with. What is no
+// data is told by its form (RFC 8446, 4 and 6): an alert is two bytes, a handshake
+// message begins with its type and its exact length.
+static __always_inline __u8 guess_type(struct record *r, __u32 n)
+{
+	__u32 index = r->ticket % SLOTS;
+	struct slot *s = bpf_map_lookup_elem(&slots, &index);
+	__u32 length;
+
+	if (!s)
+		return 0;
+	length = (__u32)s->plain[1] << 16 | (__u32)s->plain[2] << 8 | s->plain[3];
+	if (n == 2 && (s->plain[0] == 1 || s->plain[0] == 2))
+		return TYPE_ALERT;
+	switch (s->plain[0]) {
+	case 8: // EncryptedExtensions, which the server's other messages may follow
+		return n > 4 && length + 4 <= n ? TYPE_HANDSHAKE : TYPE_DATA;
+	case 4:  // NewSessionTicket
+	case 11: // Certificate
+	case 13: // CertificateRequest
+	case 15: // CertificateVerify
+	case 20: // Finished
+	case 24: // KeyUpdate
+	case 25: // CompressedCertificate
+		return n > 4 && length + 4 == n ? TYPE_HANDSHAKE : TYPE_DATA;
+	}
+	return TYPE_DATA;
 }
 
 // A record's bytes are done: of a sealed one the ciphertext is there, of an opened
@@ -300,6 +329,9 @@ static __always_inline int record_done(struct record *r, __u32 tgid, __u64 key_s
 			return 0;
 		type = s->plain[last];
 		n--;
+	} else if (r->tls13 && r->chacha) {
+		n--;
+		type = guess_type(r, n);
 	} else if (r->tls13) {
 		__u8 sealed = 0, mask = 0;
 
@@ -345,6 +377,15 @@ static __always_inline int small_record(struct record *r, __u32 tgid, __u64 acc)
 	return 0;
 }
 
+// A process that seals or opens TLS records has its sockets followed from here on.
+static __always_inline void follow_sockets(__u32 tgid)
+{
+	__u8 yes = 1;
+
+	if (!bpf_map_lookup_elem(&sealers, &tgid))
+		bpf_map_update_elem(&sealers, &tgid, &yes, BPF_ANY);
+}
+
 // GHASH multiplies its accumulator: first with the header of a record in it, last
 // when all of the record is in it.
 static __always_inline int on_multiply(__u64 acc, __u32 source)
@@ -353,11 +394,10 @@ static __always_inline int on_multiply(__u64 acc, __u32 source)
 	__u32 tgid = id >> 32;
 	struct record *r = bpf_map_lookup_elem(&records, &id), next = {};
 	__u64 v[2];
-	__u8 yes = 1;
 
 	if (is_self(tgid))
 		return 0;
-	if (r && r->acc == acc && r->stage == STAGE_BYTES)
+	if (r && r->acc == acc && !r->chacha && r->stage == STAGE_BYTES)
 		return record_done(r, tgid, acc - COUNTER_TO_ACC + 16);
 	if (r && r->acc == acc && r->stage == STAGE_HEADER)
 		return small_record(r, tgid, acc);
@@ -369,8 +409,7 @@ static __always_inline int on_multiply(__u64 acc, __u32 source)
 	next.source = source;
 	next.stage = STAGE_HEADER;
 	bpf_map_update_elem(&records, &id, &next, BPF_ANY);
-	if (!bpf_map_lookup_elem(&sealers, &tgid))
-		bpf_map_update_elem(&sealers, &tgid, &yes, BPF_ANY);
+	follow_sockets(tgid);
 	return 0;
 }
 
@@ -488,6 +527,63 @@ SEC("uprobe/aes_gcm_decrypt")
 int aead_open_all(struct pt_regs *ctx)
 {
 	return on_update_all(ctx, DIR_READ);
+}
+
+// out, in, bytes, header, bytes of header, …: ChaCha20-Poly1305, all of a record.
+static __always_inline int on_chacha(struct pt_regs *ctx, __u32 source, __u8 dir)
+{
+	__u64 id = bpf_get_current_pid_tgid(), v[2] = {}, bytes = ARG3(ctx);
+	__u32 tgid = id >> 32, ad = ARG5(ctx);
+	struct record next = {.source = source, .chacha = 1}, *r;
+
+	if (is_self(tgid) || (ad != 5 && ad != 13))
+		return 0;
+	if (ad == 5 ? bpf_probe_read_user(v, 5, (void *)ARG4(ctx)) :
+		      bpf_probe_read_user(v, 13, (void *)ARG4(ctx)))
+		return 0;
+	if (!read_header(&next, v[0], v[1]) || (bytes != next.total && bytes != next.total - next.tls13))
+		return 0;
+	bpf_map_update_elem(&records, &id, &next, BPF_ANY);
+	r = bpf_map_lookup_elem(&records, &id);
+	if (!r)
+		return 0;
+	follow_sockets(tgid);
+	return on_cipher(r, tgid, ARG2(ctx), ARG1(ctx), dir);
+}
+
+SEC("uprobe/chacha20_poly1305_seal")
+int aead_chacha_seal_boringssl(struct pt_regs *ctx)
+{
+	return on_chacha(ctx, SOURCE_AEAD_BORINGSSL, DIR_WRITE);
+}
+
+SEC("uprobe/chacha20_poly1305_open")
+int aead_chacha_open_boringssl(struct pt_regs *ctx)
+{
+	return on_chacha(ctx, SOURCE_AEAD_BORINGSSL, DIR_READ);
+}
+
+SEC("uprobe/chacha20_poly1305_seal")
+int aead_chacha_seal_awslc(struct pt_regs *ctx)
+{
+	return on_chacha(ctx, SOURCE_AEAD_AWSLC, DIR_WRITE);
+}
+
+SEC("uprobe/chacha20_poly1305_open")
+int aead_chacha_open_awslc(struct pt_regs *ctx)
+{
+	return on_chacha(ctx, SOURCE_AEAD_AWSLC, DIR_READ);
+}
+
+SEC("uretprobe/chacha20_poly1305")
+int aead_chacha_end(struct pt_regs *ctx)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	struct record *r = bpf_map_lookup_elem(&records, &id);
+
+	if (!r || !r->chacha || r->stage != STAGE_BYTES)
+		return 0;
+	return record_done(r, id >> 32, 0);
 }
 
 // The start of a record has passed through a socket.

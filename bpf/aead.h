@@ -44,6 +44,7 @@ struct record {
 	__u8 dir;
 	__u8 tls13;
 	__u8 type; // as its header says
+	__u8 chacha;
 };
 
 // A ciphertext is known by its first bytes and its length.

@@ -16,33 +16,38 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	aeadMapArrivals               = "arrivals"
-	aeadMapCalls                  = "calls"
-	aeadMapConfig                 = "config"
-	aeadMapConns                  = "conns"
-	aeadMapCursors                = "cursors"
-	aeadMapProcs                  = "procs"
-	aeadMapRecords                = "records"
-	aeadMapRings                  = "rings"
-	aeadMapSealers                = "sealers"
-	aeadMapSeals                  = "seals"
-	aeadMapSlots                  = "slots"
-	aeadMapSockCalls              = "sock_calls"
-	aeadMapStats                  = "stats"
-	aeadMapTickets                = "tickets"
-	aeadMapVerdicts               = "verdicts"
-	aeadMapWires                  = "wires"
-	aeadProgAeadClosed            = "aead_closed"
-	aeadProgAeadCounter           = "aead_counter"
-	aeadProgAeadHash              = "aead_hash"
-	aeadProgAeadMoved             = "aead_moved"
-	aeadProgAeadMultiplied        = "aead_multiplied"
-	aeadProgAeadMultiplyAwslc     = "aead_multiply_awslc"
-	aeadProgAeadMultiplyBoringssl = "aead_multiply_boringssl"
-	aeadProgAeadOpen              = "aead_open"
-	aeadProgAeadOpenAll           = "aead_open_all"
-	aeadProgAeadSeal              = "aead_seal"
-	aeadProgAeadSealAll           = "aead_seal_all"
+	aeadMapArrivals                 = "arrivals"
+	aeadMapCalls                    = "calls"
+	aeadMapConfig                   = "config"
+	aeadMapConns                    = "conns"
+	aeadMapCursors                  = "cursors"
+	aeadMapProcs                    = "procs"
+	aeadMapRecords                  = "records"
+	aeadMapRings                    = "rings"
+	aeadMapSealers                  = "sealers"
+	aeadMapSeals                    = "seals"
+	aeadMapSlots                    = "slots"
+	aeadMapSockCalls                = "sock_calls"
+	aeadMapStats                    = "stats"
+	aeadMapTickets                  = "tickets"
+	aeadMapVerdicts                 = "verdicts"
+	aeadMapWires                    = "wires"
+	aeadProgAeadChachaEnd           = "aead_chacha_end"
+	aeadProgAeadChachaOpenAwslc     = "aead_chacha_open_awslc"
+	aeadProgAeadChachaOpenBoringssl = "aead_chacha_open_boringssl"
+	aeadProgAeadChachaSealAwslc     = "aead_chacha_seal_awslc"
+	aeadProgAeadChachaSealBoringssl = "aead_chacha_seal_boringssl"
+	aeadProgAeadClosed              = "aead_closed"
+	aeadProgAeadCounter             = "aead_counter"
+	aeadProgAeadHash                = "aead_hash"
+	aeadProgAeadMoved               = "aead_moved"
+	aeadProgAeadMultiplied          = "aead_multiplied"
+	aeadProgAeadMultiplyAwslc       = "aead_multiply_awslc"
+	aeadProgAeadMultiplyBoringssl   = "aead_multiply_boringssl"
+	aeadProgAeadOpen                = "aead_open"
+	aeadProgAeadOpenAll             = "aead_open_all"
+	aeadProgAeadSeal                = "aead_seal"
+	aeadProgAeadSealAll             = "aead_seal_all"
 )
 
 // loadAead returns the embedded CollectionSpec for aead.
@@ -87,17 +92,22 @@ type aeadSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type aeadProgramSpecs struct {
-	AeadClosed            *ebpf.ProgramSpec `ebpf:"aead_closed"`
-	AeadCounter           *ebpf.ProgramSpec `ebpf:"aead_counter"`
-	AeadHash              *ebpf.ProgramSpec `ebpf:"aead_hash"`
-	AeadMoved             *ebpf.ProgramSpec `ebpf:"aead_moved"`
-	AeadMultiplied        *ebpf.ProgramSpec `ebpf:"aead_multiplied"`
-	AeadMultiplyAwslc     *ebpf.ProgramSpec `ebpf:"aead_multiply_awslc"`
-	AeadMultiplyBoringssl *ebpf.ProgramSpec `ebpf:"aead_multiply_boringssl"`
-	AeadOpen              *ebpf.ProgramSpec `ebpf:"aead_open"`
-	AeadOpenAll           *ebpf.ProgramSpec `ebpf:"aead_open_all"`
-	AeadSeal              *ebpf.ProgramSpec `ebpf:"aead_seal"`
-	AeadSealAll           *ebpf.ProgramSpec `ebpf:"aead_seal_all"`
+	AeadChachaEnd           *ebpf.ProgramSpec `ebpf:"aead_chacha_end"`
+	AeadChachaOpenAwslc     *ebpf.ProgramSpec `ebpf:"aead_chacha_open_awslc"`
+	AeadChachaOpenBoringssl *ebpf.ProgramSpec `ebpf:"aead_chacha_open_boringssl"`
+	AeadChachaSealAwslc     *ebpf.ProgramSpec `ebpf:"aead_chacha_seal_awslc"`
+	AeadChachaSealBoringssl *ebpf.ProgramSpec `ebpf:"aead_chacha_seal_boringssl"`
+	AeadClosed              *ebpf.ProgramSpec `ebpf:"aead_closed"`
+	AeadCounter             *ebpf.ProgramSpec `ebpf:"aead_counter"`
+	AeadHash                *ebpf.ProgramSpec `ebpf:"aead_hash"`
+	AeadMoved               *ebpf.ProgramSpec `ebpf:"aead_moved"`
+	AeadMultiplied          *ebpf.ProgramSpec `ebpf:"aead_multiplied"`
+	AeadMultiplyAwslc       *ebpf.ProgramSpec `ebpf:"aead_multiply_awslc"`
+	AeadMultiplyBoringssl   *ebpf.ProgramSpec `ebpf:"aead_multiply_boringssl"`
+	AeadOpen                *ebpf.ProgramSpec `ebpf:"aead_open"`
+	AeadOpenAll             *ebpf.ProgramSpec `ebpf:"aead_open_all"`
+	AeadSeal                *ebpf.ProgramSpec `ebpf:"aead_seal"`
+	AeadSealAll             *ebpf.ProgramSpec `ebpf:"aead_seal_all"`
 }
 
 // aeadMapSpecs contains maps before they are loaded into the kernel.
@@ -197,21 +207,31 @@ type aeadVariables struct {
 //
 // It can be passed to loadAeadObjects or ebpf.CollectionSpec.LoadAndAssign.
 type aeadPrograms struct {
-	AeadClosed            *ebpf.Program `ebpf:"aead_closed"`
-	AeadCounter           *ebpf.Program `ebpf:"aead_counter"`
-	AeadHash              *ebpf.Program `ebpf:"aead_hash"`
-	AeadMoved             *ebpf.Program `ebpf:"aead_moved"`
-	AeadMultiplied        *ebpf.Program `ebpf:"aead_multiplied"`
-	AeadMultiplyAwslc     *ebpf.Program `ebpf:"aead_multiply_awslc"`
-	AeadMultiplyBoringssl *ebpf.Program `ebpf:"aead_multiply_boringssl"`
-	AeadOpen              *ebpf.Program `ebpf:"aead_open"`
-	AeadOpenAll           *ebpf.Program `ebpf:"aead_open_all"`
-	AeadSeal              *ebpf.Program `ebpf:"aead_seal"`
-	AeadSealAll           *ebpf.Program `ebpf:"aead_seal_all"`
+	AeadChachaEnd           *ebpf.Program `ebpf:"aead_chacha_end"`
+	AeadChachaOpenAwslc     *ebpf.Program `ebpf:"aead_chacha_open_awslc"`
+	AeadChachaOpenBoringssl *ebpf.Program `ebpf:"aead_chacha_open_boringssl"`
+	AeadChachaSealAwslc     *ebpf.Program `ebpf:"aead_chacha_seal_awslc"`
+	AeadChachaSealBoringssl *ebpf.Program `ebpf:"aead_chacha_seal_boringssl"`
+	AeadClosed              *ebpf.Program `ebpf:"aead_closed"`
+	AeadCounter             *ebpf.Program `ebpf:"aead_counter"`
+	AeadHash                *ebpf.Program `ebpf:"aead_hash"`
+	AeadMoved               *ebpf.Program `ebpf:"aead_moved"`
+	AeadMultiplied          *ebpf.Program `ebpf:"aead_multiplied"`
+	AeadMultiplyAwslc       *ebpf.Program `ebpf:"aead_multiply_awslc"`
+	AeadMultiplyBoringssl   *ebpf.Program `ebpf:"aead_multiply_boringssl"`
+	AeadOpen                *ebpf.Program `ebpf:"aead_open"`
+	AeadOpenAll             *ebpf.Program `ebpf:"aead_open_all"`
+	AeadSeal                *ebpf.Program `ebpf:"aead_seal"`
+	AeadSealAll             *ebpf.Program `ebpf:"aead_seal_all"`
 }
 
 func (p *aeadPrograms) Close() error {
 	return _AeadClose(
+		p.AeadChachaEnd,
+		p.AeadChachaOpenAwslc,
+		p.AeadChachaOpenBoringssl,
+		p.AeadChachaSealAwslc,
+		p.AeadChachaSealBoringssl,
 		p.AeadClosed,
 		p.AeadCounter,
 		p.AeadHash,

@@ -34,10 +34,15 @@ var roleProgram = map[signature.Role]string{
 	signature.OpenAll: "aead_open_all",
 }
 
-var multiplyProgram = map[string]string{
-	"boringssl": "aead_multiply_boringssl",
-	"aws-lc":    "aead_multiply_awslc",
+// libraryPrograms are the programs that begin a record, and so have to know the library:
+// their names go on with its short one.
+var libraryPrograms = map[signature.Role]string{
+	signature.Multiply: "aead_multiply_",
+	signature.ChaSeal:  "aead_chacha_seal_",
+	signature.ChaOpen:  "aead_chacha_open_",
 }
+
+var shortNames = map[string]string{"boringssl": "boringssl", "aws-lc": "awslc"}
 
 // findAEAD looks through the code of an ELF file for the assembly of stripped TLS
 // libraries. pace is called with the bytes that were read and stops it with an error.
@@ -74,15 +79,15 @@ func aeadTarget(libraries map[string][]signature.Match) (*target, error) {
 		i := slices.IndexFunc(t.hooks, func(h hook) bool { return h.program == program })
 		if i < 0 {
 			i = len(t.hooks)
-			t.hooks = append(t.hooks, hook{program: program})
+			t.hooks = append(t.hooks, hook{program: program, ret: program == "aead_chacha_end"})
 		}
-		t.hooks[i].sites = append(t.hooks[i].sites, site{name: name, start: offset})
+		t.hooks[i].sites = append(t.hooks[i].sites, site{name, offset, plain})
 	}
 	var last []signature.Match // what begins a record, so that none is seen in part
 	for _, library := range slices.Sorted(maps.Keys(libraries)) {
 		t.source = librarySource[library]
 		for _, m := range libraries[library] {
-			if m.Role == signature.Multiply {
+			if libraryPrograms[m.Role] != "" {
 				last = append(last, m)
 				continue
 			}
@@ -93,7 +98,10 @@ func aeadTarget(libraries map[string][]signature.Match) (*target, error) {
 		for _, ret := range m.Returns {
 			put("aead_multiplied", m.Name, m.Offset+uint64(ret))
 		}
-		put(multiplyProgram[m.Library], m.Name, m.Offset+uint64(m.Probe))
+		if m.Role != signature.Multiply {
+			put("aead_chacha_end", m.Name, m.Offset)
+		}
+		put(libraryPrograms[m.Role]+shortNames[m.Library], m.Name, m.Offset+uint64(m.Probe))
 	}
 	return t, nil
 }
