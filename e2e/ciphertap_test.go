@@ -1,24 +1,32 @@
 package e2e
 
 import (
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	published "github.com/tollwire/tollwire/internal/programs"
 )
 
-// TestCipherTap: a program whose TLS is inside and stripped, as it comes from npm.
-// make test-cipher-tap runs all that are known.
-func TestCipherTap(t *testing.T) {
+// bun is a program whose TLS is inside and stripped, as it comes from npm.
+func (s *setup) bun() *published.Installed {
+	s.Helper()
 	cache, err := published.Cache()
 	if err != nil {
-		t.Fatal(err)
+		s.Fatal(err)
 	}
-	s := start(t)
 	bun, err := published.Published[0].Install(s.ctx, cache)
 	if err != nil {
-		t.Fatal(err)
+		s.Fatal(err)
 	}
-	out, err := bun.Try(s.ctx, s.agent(), s.sim, 4)
+	return bun
+}
+
+// TestCipherTap: make test-cipher-tap runs all programs that are known.
+func TestCipherTap(t *testing.T) {
+	s := start(t)
+	out, err := s.bun().Try(s.ctx, s.agent(), s.sim, 4)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,5 +35,41 @@ func TestCipherTap(t *testing.T) {
 	}
 	if !out.Tapped || out.Exact != out.Calls {
 		t.Errorf("tapped: %v; %d of %d calls exact", out.Tapped, out.Exact, out.Calls)
+	}
+}
+
+// TestEncryptionIsNoTLS: a program that encrypts a file with the assembly that TLS uses
+// gives no bytes, though what it encrypts looks like a request and is authenticated
+// like a record.
+func TestEncryptionIsNoTLS(t *testing.T) {
+	s := start(t)
+	a, bun := s.agent(), s.bun()
+	if err := bun.Tap(s.ctx, a); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(s.ctx, bun.Path, "run", "testdata/encrypt.mjs", filepath.Join(t.TempDir(), "file")).CombinedOutput()
+	if err != nil || strings.TrimSpace(string(out)) != "done" {
+		t.Fatalf("%v: %s", err, out)
+	}
+	m := s.scrape(a)
+	if n := m.Sum("tollwire_capture_bytes_total", "source", "aead.boringssl", "fate", "decoded"); n != 0 {
+		t.Errorf("%.0f bytes were taken for a connection's", n)
+	}
+	all, err := a.Records()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range all {
+		if strings.HasPrefix(r.Source, "aead.") {
+			t.Errorf("a record: %+v", r)
+		}
+	}
+	// The same program's TLS is seen all the while.
+	tried, err := bun.Try(s.ctx, a, s.sim, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range tried.Wrong {
+		t.Error(w)
 	}
 }

@@ -516,11 +516,19 @@ func (c *checker) look(ctx context.Context, f *finder, m mapping, byReal map[ino
 	switch {
 	case errors.Is(err, errNoTarget):
 		k, ok := named(m.path)
-		if !ok && !strings.Contains(filepath.Base(m.path), ".so") {
+		if !ok && !strings.Contains(filepath.Base(m.path), ".so") && !isGo(file) {
 			k, ok = inText(file, ctx.Done())
 		}
-		h.TLS, h.Reason, h.tls = k.name, k.reason, ok
-		return h
+		if ok && k.reason == "stripped" {
+			target, err = findAEAD(file, f.taps.signatures, func(int) error { return ctx.Err() })
+		}
+		if target == nil || err != nil {
+			h.TLS, h.Reason, h.tls = k.name, k.reason, ok
+			if k.reason == "stripped" {
+				h.Detail = "none of its assembly is known, or not all"
+			}
+			return h
+		}
 	case err != nil:
 		h.TLS, h.Reason, h.Detail, h.tls = "unknown", "attach_failed", c.oneLine(err), true
 		return h

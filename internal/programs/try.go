@@ -23,17 +23,19 @@ const (
 
 // Outcome is how a program's calls were seen.
 type Outcome struct {
-	Tapped bool     // its executable was
-	Calls  int      // made
-	Exact  int      // that have one record each that says what the simulator served
-	Wrong  []string // in words
+	Tapped  bool     // its executable was
+	Calls   int      // made
+	Exact   int      // that have one record each that says what the simulator served
+	Ciphers []string // that were used
+	Wrong   []string // in words
 }
 
 // Try has the program make n calls at once, each in a process of its own, to the
-// simulator, and holds the agent's records to the simulator's ledger.
-func (in *Installed) Try(ctx context.Context, agent *trial.Agent, llm *trial.Sim, n int) (*Outcome, error) {
+// simulator, and holds the agent's records to the simulator's ledger. env is added to
+// the processes' environment.
+func (in *Installed) Try(ctx context.Context, agent *trial.Agent, llm *trial.Sim, n int, env ...string) (*Outcome, error) {
 	out := &Outcome{Calls: n}
-	if err := in.tap(ctx, agent); err != nil {
+	if err := in.Tap(ctx, agent); err != nil {
 		out.Wrong = append(out.Wrong, err.Error())
 		return out, nil
 	}
@@ -55,6 +57,7 @@ func (in *Installed) Try(ctx context.Context, agent *trial.Agent, llm *trial.Sim
 		if err != nil {
 			return nil, err
 		}
+		cmd.Env = append(cmd.Env, env...)
 		var said bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &said, &said
 		if err := cmd.Start(); err != nil {
@@ -83,14 +86,19 @@ func (in *Installed) Try(ctx context.Context, agent *trial.Agent, llm *trial.Sim
 		return nil, err
 	}
 	in.compare(out, served, records, pids)
+	for _, e := range served {
+		if !slices.Contains(out.Ciphers, e.Cipher) {
+			out.Ciphers = append(out.Ciphers, e.Cipher)
+		}
+	}
 	return out, nil
 }
 
 func tail(b []byte) []byte { return b[max(0, len(b)-2000):] }
 
-// tap returns once the program's executable is tapped. A run that ends before the
+// Tap returns once the program's executable is tapped. A run that ends before the
 // agent has opened its file leaves nothing to look at, and so is made again.
-func (in *Installed) tap(ctx context.Context, agent *trial.Agent) error {
+func (in *Installed) Tap(ctx context.Context, agent *trial.Agent) error {
 	for range 20 {
 		if err := in.Idle(ctx).Run(); err != nil {
 			return fmt.Errorf("run %v: %w", in, err)
