@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/tollwire/tollwire/flow"
@@ -31,7 +32,8 @@ func TestCalls(t *testing.T) {
 	for _, way := range []struct {
 		name  string
 		calls int
-	}{{"plain", 1}, {"ex", 1}, {"retried", 1}, {"retried-ex", 1}, {"partial", 1}, {"nested", 1}, {"threads", 4}, {"forked", 2}} {
+	}{{"plain", 1}, {"ex", 1}, {"retried", 1}, {"retried-ex", 1}, {"partial", 1}, {"nested", 1}, {"peeked", 1},
+		{"cleared", 1}, {"renegotiated", 1}, {"ended", 1}, {"ended-ex", 1}, {"cut", 1}, {"threads", 4}, {"forked", 2}} {
 		t.Run(way.name, func(t *testing.T) {
 			c := &capture{T: t, store: c.store}
 			id := "calls-" + way.name
@@ -47,6 +49,9 @@ func TestCalls(t *testing.T) {
 				}
 				for _, dir := range []flow.Dir{flow.Write, flow.Read} {
 					got := c.one(dir, "id="+id+" ")
+					if ended := dir == flow.Read && strings.HasPrefix(way.name, "ended"); got.ended != ended {
+						t.Errorf("%v %s: ended %v, want %v", dir, id, got.ended, ended)
+					}
 					if got.source != flow.SourceOpenSSL || got.late || got.gap != 0 || got.heads != 1 || !bytes.Equal(got.bytes, want) {
 						t.Errorf("%v %s: source %v, late %v, gap %d, heads %d, %d bytes, want %d", dir, id, got.source, got.late, got.gap, got.heads, len(got.bytes), len(want))
 					}

@@ -57,6 +57,7 @@ type content struct {
 	gap    uint64
 	times  []flow.Time
 	heads  int
+	ended  bool // in order
 	closed bool
 }
 
@@ -176,6 +177,7 @@ func (s *store) take(d *flow.Data) {
 	if d.Head {
 		c.heads++
 	}
+	c.ended = c.ended || d.Kind == flow.KindEOF
 	c.closed = c.closed || d.Kind == flow.KindClose
 }
 

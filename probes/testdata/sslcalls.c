@@ -9,6 +9,24 @@
 
 static SSL_CTX *clients, *servers;
 
+// What talk does besides.
+static int peeking, renegotiating;
+
+// Shakes hands once more, once the server has read what was sent before.
+static void renegotiate(struct pair p, char *in, int *got)
+{
+	char c;
+	int n;
+
+	renegotiating = 0;
+	while ((n = SSL_read(p.server, in, 7)) > 0)
+		in += n, *got += n;
+	must(SSL_renegotiate(p.server) == 1 && SSL_do_handshake(p.server) == 1, "SSL_renegotiate");
+	for (int i = 0; i < 10; i++)
+		must(SSL_read(p.client, &c, 1) < 0 && SSL_read(p.server, &c, 1) < 0, "the second handshake");
+	must(SSL_num_renegotiations(p.client) == 1, "counting handshakes");
+}
+
 // Sends one request and reads it at the other end, whatever the BIOs between hold.
 // The _ex twins are called when ex is set, and both in turn when it is 2.
 static void talk(struct pair p, const char *id, int ex)
@@ -31,7 +49,13 @@ static void talk(struct pair p, const char *id, int ex)
 			sent += done > 0 ? done : 0;
 		}
 		must(done > 0 || SSL_get_error(p.client, done) == SSL_ERROR_WANT_WRITE, "writing");
+		if (renegotiating && sent > BODY / 2)
+			renegotiate(p, in + got, &got);
 		for (;;) {
+			if (peeking) {
+				SSL_peek(p.server, in + got, 1000);
+				SSL_peek_ex(p.server, in + got, 1000, &moved);
+			}
 			if (ex == 1 || (ex == 2 && i % 3)) {
 				done = SSL_read_ex(p.server, in + got, 1000, &moved);
 				done = done > 0 ? (int)moved : done;
@@ -122,6 +146,39 @@ static void simple(const char *id, int ex)
 	free_pair(p);
 }
 
+// Uses the SSL objects of a connection for another one.
+static void cleared(const char *id)
+{
+	struct pair p = connected(clients, servers);
+
+	talk(p, "before-the-clearing", 0);
+	SSL_shutdown(p.client);
+	SSL_shutdown(p.server);
+	must(SSL_clear(p.client) == 1 && SSL_clear(p.server) == 1, "SSL_clear");
+	SSL_set_connect_state(p.client);
+	SSL_set_accept_state(p.server);
+	connect_by_memory(p);
+	talk(p, id, 2);
+	free_pair(p);
+}
+
+// Ends the connection in order, or without a word.
+static void ended(const char *id, int ex, int in_order)
+{
+	struct pair p = connected(clients, servers);
+	size_t moved;
+	char c;
+
+	talk(p, id, ex);
+	if (in_order)
+		SSL_shutdown(p.client);
+	else
+		BIO_set_mem_eof_return(SSL_get_rbio(p.server), 0);
+	must((ex ? SSL_read_ex(p.server, &c, 1, &moved) : SSL_read(p.server, &c, 1)) <= 0, "reading the end");
+	must((SSL_get_shutdown(p.server) == SSL_RECEIVED_SHUTDOWN) == in_order, "the end");
+	free_pair(p);
+}
+
 static void *thread(void *id)
 {
 	simple(id, 2);
@@ -147,6 +204,21 @@ int main(int argc, char **argv)
 		narrow(id, 2, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
 	} else if (!strcmp(way, "nested")) {
 		nested(id);
+	} else if (!strcmp(way, "peeked")) {
+		peeking = 1;
+		simple(id, 2);
+	} else if (!strcmp(way, "cleared")) {
+		cleared(id);
+	} else if (!strcmp(way, "renegotiated")) {
+		renegotiating = 1;
+		SSL_CTX_set_max_proto_version(clients, TLS1_2_VERSION);
+		simple(id, 0);
+	} else if (!strcmp(way, "ended")) {
+		ended(id, 0, 1);
+	} else if (!strcmp(way, "ended-ex")) {
+		ended(id, 1, 1);
+	} else if (!strcmp(way, "cut")) {
+		ended(id, 0, 0);
 	} else if (!strcmp(way, "threads")) {
 		pthread_t t[4];
 
@@ -169,7 +241,7 @@ int main(int argc, char **argv)
 			_exit(0);
 		must(waitpid(child, &status, 0) == child && !status, "the child");
 	} else {
-		fprintf(stderr, "usage: sslcalls plain|ex|retried|retried-ex|partial|nested|threads|forked ID\n");
+		fprintf(stderr, "usage: sslcalls plain|ex|retried|retried-ex|partial|nested|peeked|cleared|renegotiated|ended|ended-ex|cut|threads|forked ID\n");
 		return 2;
 	}
 	return 0;

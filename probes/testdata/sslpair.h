@@ -57,10 +57,8 @@ static void shake_hands(struct pair p)
 	must(SSL_is_init_finished(p.client) && SSL_is_init_finished(p.server), "the handshake");
 }
 
-// Connects a pair by memory BIOs.
-static struct pair connected(SSL_CTX *clients, SSL_CTX *servers)
+static void connect_by_memory(struct pair p)
 {
-	struct pair p = new_pair(clients, servers);
 	BIO *up = BIO_new(BIO_s_mem()), *down = BIO_new(BIO_s_mem());
 
 	BIO_up_ref(up);
@@ -68,6 +66,13 @@ static struct pair connected(SSL_CTX *clients, SSL_CTX *servers)
 	SSL_set_bio(p.client, down, up);
 	SSL_set_bio(p.server, up, down);
 	shake_hands(p);
+}
+
+static struct pair connected(SSL_CTX *clients, SSL_CTX *servers)
+{
+	struct pair p = new_pair(clients, servers);
+
+	connect_by_memory(p);
 	return p;
 }
 
