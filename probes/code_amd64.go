@@ -38,27 +38,45 @@ func isGoPrologue(code []byte) bool {
 }
 
 // returnedField returns the offset of the field of 32 bits that a function returns of
-// the struct which is its first argument; false when the function is not as simple as
-// that.
+// the struct which is its first argument, where it returns any but the first: OpenSSL
+// since 3.2 looks there whether it is one. False when the function does anything else.
 func returnedField(code []byte) (offset uint64, ok bool) {
 	code = bytes.TrimPrefix(code, []byte{0xf3, 0x0f, 0x1e, 0xfa}) // ENDBR64
+	loaded := false                                               // EAX has the field, to be returned
 	for len(code) > 0 {
 		in, err := x86asm.Decode(code, 64)
 		if err != nil {
 			return 0, false
 		}
-		field, loads := in.Args[1].(x86asm.Mem)
-		switch {
-		case in.Op == x86asm.RET:
-			return offset, ok
-		case in.Op == x86asm.MOV && in.Args[0] == x86asm.EAX && loads && !ok && in.MemBytes == 4 &&
-			field.Segment == 0 && field.Base == x86asm.RDI && field.Index == 0 && field.Disp >= 0:
-			offset, ok = uint64(field.Disp), true
-		case in.Op == x86asm.XOR && in.Args[0] == in.Args[1] && in.Args[0] != x86asm.EAX && ok: // -fzero-call-used-regs
+		code = code[in.Len:]
+		field, memory := in.Args[1].(x86asm.Mem)
+		switch in.Op {
+		case x86asm.RET:
+			ok, loaded = ok || loaded, false
+			continue
+		case x86asm.XOR: // an error's zero; what -fzero-call-used-regs clears
+			if in.Args[0] != in.Args[1] || loaded && in.Args[0] == x86asm.EAX {
+				return 0, false
+			}
+			continue
+		case x86asm.MOV:
+			if in.Args[0] != x86asm.EAX || !memory || in.MemBytes != 4 || field.Segment != 0 || field.Base != x86asm.RDI || field.Index != 0 {
+				return 0, false
+			}
+			if field.Disp > 0 {
+				if offset != 0 {
+					return 0, false // which of them?
+				}
+				offset, loaded = uint64(field.Disp), true
+				continue
+			}
+		case x86asm.TEST, x86asm.CMP, x86asm.AND, x86asm.JE, x86asm.JNE, x86asm.JMP, x86asm.NOP:
 		default:
 			return 0, false
 		}
-		code = code[in.Len:]
+		if loaded {
+			return 0, false
+		}
 	}
-	return 0, false
+	return offset, ok
 }

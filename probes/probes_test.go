@@ -244,7 +244,7 @@ func (c *capture) one(dir flow.Dir, text string) *content {
 	return found[0]
 }
 
-// server answers with the size of what it was sent, or with bytes= bytes.
+// server answers with the size of what it was sent, with bytes= bytes, or until it closes.
 func server(t *testing.T, tls bool) (url, ca string) {
 	t.Helper()
 	return serverAway(t, tls, 0)
@@ -259,6 +259,15 @@ func serverAway(t *testing.T, tls bool, away time.Duration) (url, ca string) {
 			size := 0
 			fmt.Sscan(r.URL.Query().Get("bytes"), &size)
 			io.Copy(w, io.LimitReader(zeros{}, int64(size)))
+			return
+		}
+		if r.URL.Query().Has("until-close") {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				panic(err)
+			}
+			defer conn.Close()
+			fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\n\r\nanswer to %s", r.URL.Query().Get("id"))
 			return
 		}
 		fmt.Fprintf(w, "answer to %s: %d bytes", r.URL.Query().Get("id"), n)

@@ -2,6 +2,7 @@ package probes
 
 import (
 	"bytes"
+	"flag"
 	"fmt"
 	"net/url"
 	"os"
@@ -143,4 +144,84 @@ func TestNSS(t *testing.T) {
 	talk(t, cmd, raw("by-tstclnt", "example.com"), "answer to by-tstclnt: 5 bytes")
 	c.exchange(flow.SourceNSS, flow.Write, "id=by-tstclnt", "POST /v1/x?id=by-tstclnt HTTP/1.1\r\n", "hello")
 	c.exchange(flow.SourceNSS, flow.Read, "answer to by-tstclnt", "HTTP/1.1 200 OK\r\n", "answer to by-tstclnt: 5 bytes")
+}
+
+// TestEndOfAnswer: that an answer of no stated length has come to its end is told by the
+// end of the TLS stream, which every library has its own way to say.
+func TestEndOfAnswer(t *testing.T) {
+	c := start(t, Config{})
+	server, ca := server(t, true)
+	c.known(server, ca)
+	client := buildClient(t, "")
+	c.tapped("libgnutls.so", flow.SourceGnuTLS, "gnutls-cli", "--version")
+	const script = `
+import http.client, ssl, sys, urllib.parse
+at = urllib.parse.urlsplit(sys.argv[2])
+k = http.client.HTTPSConnection(at.netloc, context=ssl.create_default_context(cafile=sys.argv[1]))
+k.request("POST", at.path + "?" + at.query, "{}")
+print(k.getresponse().read().decode())
+`
+	for name, args := range map[string][]string{
+		"curl":   {"curl", "--http1.1", "--silent", "--cacert", ca, "--data", "{}"},
+		"python": {"/usr/bin/python3", "-c", script, ca}, // by SSL_read_ex
+		"wget":   {"wget", "--quiet", "--output-document=-", "--ca-certificate=" + ca, "--post-data={}"},
+		"go":     {client},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := &capture{t, c.store}
+			id := "until-close-" + name
+			to := server + "/v1/x?until-close&id="
+			if name == "go" { // a program that nobody had started before
+				c.tapped(filepath.Base(client), flow.SourceGoTLS, "env", "SSL_CERT_FILE="+ca, client, to+"first")
+			}
+			out := run(t, []string{"SSL_CERT_FILE=" + ca}, args[0], append(args[1:], to+id)...)
+			if strings.TrimSpace(out) != "answer to "+id {
+				t.Error(out)
+			}
+			if r := c.one(flow.Read, "answer to "+id); !r.ended || r.late {
+				t.Errorf("ended %v, late %v", r.ended, r.late)
+			}
+		})
+	}
+}
+
+// TestBoringSSL: where its functions have names, they are OpenSSL's.
+func TestBoringSSL(t *testing.T) {
+	needRoot(t)
+	found, _ := filepath.Glob("/usr/lib/*/android/libssl.so.0")
+	if len(found) == 0 {
+		t.Fatal("no BoringSSL: install android-libboringssl")
+	}
+	testLibssl(t, found[0])
+}
+
+// libssls are OpenSSL's libraries of other versions, whose libcrypto lies beside them.
+var libssls = flag.String("libssls", "", "paths of more libssl for TestLibssls, separated by commas")
+
+func TestLibssls(t *testing.T) {
+	for lib := range strings.SplitSeq(*libssls, ",") {
+		if lib != "" {
+			t.Run(filepath.Base(lib), func(t *testing.T) { testLibssl(t, lib) })
+		}
+	}
+}
+
+// testLibssl has a program load a library, and make requests by it.
+func testLibssl(t *testing.T, lib string) {
+	c := start(t, Config{})
+	server, _ := server(t, true)
+	at, _ := url.Parse(server)
+	bin := filepath.Join(t.TempDir(), "tlsget")
+	run(t, nil, "gcc", "-O2", "-Wall", "-Werror", "-o", bin, "testdata/tlsget.c")
+	env := []string{"LD_LIBRARY_PATH=" + filepath.Dir(lib)}
+	get := func(id string) string { return run(t, env, bin, lib, at.Hostname(), at.Port(), id) }
+	c.tapped(filepath.Base(lib), flow.SourceOpenSSL, "env", env[0], bin, lib, at.Hostname(), at.Port(), "first")
+	id := "libssl-" + filepath.Base(filepath.Dir(lib)) + "-" + filepath.Base(lib)
+	if out := get(id); !strings.HasSuffix(out, "answer to "+id) {
+		t.Error(out)
+	}
+	c.exchange(flow.SourceOpenSSL, flow.Write, "id="+id, "POST /v1/x?until-close&id="+id, "hello")
+	if r := c.exchange(flow.SourceOpenSSL, flow.Read, "answer to "+id, "HTTP/1.1 200 OK\r\n", "answer to "+id); !r.ended || !r.closed {
+		t.Errorf("ended %v, closed %v", r.ended, r.closed)
+	}
 }

@@ -186,10 +186,11 @@ func findOpenSSL(f *elf.File, r io.ReaderAt) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	code := make([]byte, 64)
-	n, _ := r.ReadAt(code, int64(known["SSL_get_shutdown"].start))
+	fn := known["SSL_get_shutdown"]
+	code := make([]byte, min(fn.end-fn.start, 128))
+	n, _ := r.ReadAt(code, int64(fn.start))
 	offset, ok := returnedField(code[:n])
-	if !ok || known["SSL_get_shutdown"].start == 0 {
+	if !ok {
 		return t, nil
 	}
 	for i := range t.hooks {
