@@ -33,9 +33,8 @@ const popped = 8
 
 // emulated reports whether the kernel emulates the first instruction of code under
 // a uprobe: push, nop, jmp and jcc, as since Linux 4.15 (push_setup_insn and
-// branch_setup_insn of arch/x86/kernel/uprobes.c). It emulates call too, but where a
-// program has a shadow stack the return address is missing on that one before
-// Linux 6.18.
+// branch_setup_insn of arch/x86/kernel/uprobes.c). It emulates call too, but many
+// kernels leave its return address out of a program's shadow stack.
 func emulated(code []byte) bool {
 	long := len(code) > 1
 	switch b := code[0]; {
