@@ -186,3 +186,27 @@ func TestBatchResults(t *testing.T) {
 		}
 	}
 }
+
+func FuzzBatchResults(f *testing.F) {
+	f.Add(`{"custom_id":"a","result":{"type":"succeeded","message":{"id":"m","model":"claude-x","usage":{"input_tokens":10,"output_tokens":5}}}}`+"\n", uint16(9))
+	f.Add(`{"custom_id":"a","result":{"type":"errored","error":{"type":"error"}}}`, uint16(1))
+	f.Fuzz(func(t *testing.T, lines string, cut uint16) {
+		for _, x := range []struct {
+			text string
+			end  error
+		}{{lines, nil}, {lines[:min(int(cut), len(lines))], exchange.ErrCut}} {
+			req := &exchange.Request{Method: "GET", Host: "api.anthropic.com", Path: "/v1/messages/batches/b/results"}
+			c := &llm.Call{Status: 200}
+			d := New(content.Config{}).Open(req, new(exchange.Facts), c)
+			d.Response(&exchange.Response{Status: 200})
+			err := d.Body(strings.NewReader(x.text))
+			if x.end != nil {
+				err = x.end
+			}
+			d.End(err)
+			if c.Usage.Empty() != (c.Completeness == llm.Missing) || err != nil && c.Completeness == llm.Exact {
+				t.Errorf("%v of %+v after %v", c.Completeness, c.Usage, err)
+			}
+		}
+	})
+}

@@ -127,3 +127,34 @@ func TestVLLM(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 }
+
+// FuzzOther runs what no recording holds: answers that are fetched, Mistral's own.
+func FuzzOther(f *testing.F) {
+	requests := []*exchange.Request{
+		{Method: "GET", Host: "api.openai.com", Path: "/v1/responses/resp_1"}, {Method: "GET", Host: "api.openai.com", Path: "/v1/threads/t/runs/run_1"},
+		{Method: "GET", Host: "api.openai.com", Path: "/v1/batches/batch_1"}, post("https://api.mistral.ai/v1/ocr"), post("https://api.mistral.ai/v1/conversations"),
+	}
+	f.Add(uint8(0), `{"id":"resp_1","background":true,"status":"completed","usage":{"input_tokens":1,"output_tokens":2,"total_tokens":3}}`, uint16(9))
+	f.Add(uint8(1), `{"id":"run_1","object":"thread.run","status":"completed","usage":{"prompt_tokens":3,"completion_tokens":4}}`, uint16(9))
+	f.Add(uint8(2), `{"id":"batch_1","endpoint":"/v1/embeddings","status":"expired","usage":{"input_tokens":3}}`, uint16(9))
+	f.Add(uint8(3), `{"pages":[{"index":0}],"usage_info":{"pages_processed":2}}`, uint16(9))
+	f.Add(uint8(4), `{"conversation_id":"c","outputs":[{"type":"function.call","name":"a","arguments":"{"}],"usage":{"prompt_tokens":11,"completion_tokens":5,"total_tokens":16}}`, uint16(9))
+	f.Fuzz(func(t *testing.T, which uint8, answer string, cut uint16) {
+		req := requests[int(which)%len(requests)]
+		run := func(answer string, end error) *llm.Call {
+			v, c := New(content.Config{NoEstimate: true}), &llm.Call{Status: 200}
+			d := v.Open(req, new(exchange.Facts), c)
+			d.Response(&exchange.Response{Status: 200})
+			if err := d.Body(strings.NewReader(answer)); end == nil {
+				end = err
+			}
+			d.End(end)
+			if c.Usage.Empty() != (c.Completeness == llm.Missing) || end != nil && c.Completeness == llm.Exact {
+				t.Errorf("%v of %+v after %v", c.Completeness, c.Usage, end)
+			}
+			return c
+		}
+		run(answer, nil)
+		run(answer[:min(int(cut), len(answer))], exchange.ErrCut)
+	})
+}
