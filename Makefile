@@ -154,6 +154,12 @@ test-cluster: build ## The DaemonSet on a real kubelet, held to the simulator's 
 	@go build -trimpath -o bin/cluster ./test/cluster
 	@$(AS_ROOT) bin/cluster -outage $(OUTAGE)
 
+.PHONY: test-kwok
+test-kwok: build ## 5,000 pods over 100 nodes: what the agent of one node holds in memory
+	@$(AS_ROOT) test/cluster/binaries kwok
+	@go build -trimpath -o bin/cluster ./test/cluster
+	@$(AS_ROOT) bin/cluster -crowd
+
 .PHONY: test-backends
 test-backends: setup build bin/backends.test ## The same totals from Prometheus, Alertmanager and OTLP as from the simulator's ledger
 	@go test -count=1 ./deploy/prometheus ./deploy/alertmanager ./export/prom # they skip without promtool

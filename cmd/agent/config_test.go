@@ -27,6 +27,33 @@ func load(t *testing.T, content string, args ...string) (*Config, error) {
 	return loadConfig(cmd)
 }
 
+// TestShippedConfigurations: what deploy/ hands to the agent is what it takes.
+func TestShippedConfigurations(t *testing.T) {
+	b, err := os.ReadFile("../../deploy/systemd/tollwire.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shipped := map[string]string{"systemd": string(b)}
+	for name, file := range map[string]string{"daemonset": "daemonset/configmap.yaml", "cluster test": "../test/cluster/daemonset/kustomization.yaml"} {
+		b, err := os.ReadFile(filepath.Join("../../deploy", file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The block after the last of these keys, to the end of the file.
+		block := regexp.MustCompile(`(?s).*\n *(?:config\.yaml|value): \|\n( +)(.*)`).FindSubmatch(b)
+		if block == nil {
+			t.Fatalf("%s: no configuration found", file)
+		}
+		shipped[name] = strings.ReplaceAll("\n"+string(block[1])+string(block[2]), "\n"+string(block[1]), "\n")
+	}
+	for name, text := range shipped {
+		c, err := load(t, text)
+		if err != nil || !strings.HasSuffix(c.Export.Listen, ":9464") {
+			t.Errorf("%s: %v in:\n%s", name, err, text)
+		}
+	}
+}
+
 // TestDocumentedDefaults holds docs/configuration.md to the code: every key is
 // there, and its value is the default.
 func TestDocumentedDefaults(t *testing.T) {

@@ -43,7 +43,10 @@ func run(t *testing.T, tool string, args ...string) {
 	}
 }
 
-func TestConfigAndRulesAreValid(t *testing.T) { promtool(t, "check", "config", "prometheus.yml") }
+func TestConfigAndRulesAreValid(t *testing.T) {
+	promtool(t, "check", "config", "prometheus.yml")
+	promtool(t, "check", "config", "../systemd/prometheus.yml")
+}
 
 func TestRules(t *testing.T) { promtool(t, "test", "rules", "testdata/rules_test.yml") }
 

@@ -30,6 +30,7 @@ type record struct {
 	Container  string `json:"k8s.container.name"`
 	Service    string `json:"service.name"`
 	NodeSource string `json:"tollwire.node.source"`
+	Adapter    string `json:"k8s.pod.label.adapter"`
 }
 
 // daemonset is the agent on the node. When it is replaced, what the one before said
@@ -59,7 +60,7 @@ func deploy(ctx context.Context, n *node, repo string) (*daemonset, error) {
 
 // find waits for the ready pod of the DaemonSet that is not the one known.
 func (d *daemonset) find(ctx context.Context) error {
-	err := await(ctx, 3*time.Minute, "the agent's pod", func() error {
+	err := await(ctx, "the agent's pod", func() error {
 		out, err := d.n.kubectl(ctx, "-n", "tollwire", "get", "pods", "-l", "app.kubernetes.io/name=tollwire", "-o", "json")
 		if err != nil {
 			return err
@@ -199,12 +200,11 @@ func (d *daemonset) said(ledger []*sim.Entry) (all []*record, others int, err er
 	}
 	now, err := d.current()
 	for _, r := range append(d.records[:len(d.records):len(d.records)], now...) {
-		switch {
-		case r.Role != "client":
-		case r.Pod != "" || served[r.ResponseID]:
-			all = append(all, r)
-		default:
+		switch ours := r.Pod != "" || served[r.ResponseID]; {
+		case !ours:
 			others++
+		case r.Role == "client":
+			all = append(all, r)
 		}
 	}
 	return all, others, err
@@ -216,7 +216,7 @@ func (d *daemonset) awaitRecords(ctx context.Context, s *trial.Sim, n int) error
 	if err != nil {
 		return err
 	}
-	err = await(ctx, time.Minute, "the records", func() error {
+	err = await(ctx, "the records", func() error {
 		all, _, err := d.said(ledger)
 		if err == nil && len(all) < n {
 			err = fmt.Errorf("%d of %d", len(all), n)
@@ -263,7 +263,7 @@ func (d *daemonset) restartProcess(ctx context.Context) error {
 		return fmt.Errorf("end the agent: %w", err)
 	}
 	d.restart++
-	return await(ctx, 2*time.Minute, "the restarted agent", func() error {
+	return await(ctx, "the restarted agent", func() error {
 		if again, err := d.pid(); err != nil {
 			return err
 		} else if again == pid {

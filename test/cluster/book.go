@@ -59,7 +59,7 @@ func (v *verdict) audit(ctx context.Context, w io.Writer, d *daemonset, ledger [
 
 	want := make(map[booking]*sum)
 	for _, p := range report.Pairs {
-		b, err := truth(p.Entry)
+		b, source, err := truth(p.Entry)
 		if err != nil {
 			v.problem("%v", err)
 			continue
@@ -73,9 +73,9 @@ func (v *verdict) audit(ctx context.Context, w io.Writer, d *daemonset, ledger [
 			continue
 		}
 		r := byRecord[p.Record]
-		got := booking{r.Graph, r.Node, r.Service, r.Pod, r.Container}
+		got := booking{r.Graph, r.Node, r.Service, r.Pod, r.Container, r.Adapter}
 		switch {
-		case got != b || r.Namespace != "default":
+		case got != b || r.NodeSource != source || r.Namespace != b.namespace():
 			v.problem("%s of %s is booked to %+v by %s, namespace %q", p.Entry.ID, p.Entry.Client, got, r.NodeSource, r.Namespace)
 		case len(p.Diffs) == 0:
 			v.right++
@@ -83,6 +83,14 @@ func (v *verdict) audit(ctx context.Context, w io.Writer, d *daemonset, ledger [
 	}
 	v.metrics(w, d, scrape, want, others)
 	return nil
+}
+
+// namespace is that of all pods but the agent's.
+func (b booking) namespace() string {
+	if b.Pod == "" {
+		return ""
+	}
+	return "default"
 }
 
 // sum is what the ledger says of one container's calls.
@@ -93,6 +101,15 @@ type sum struct {
 }
 
 func newSum() *sum { return &sum{tokens: make(map[string]float64), usd: new(big.Rat)} }
+
+// plus adds another container's.
+func (s *sum) plus(o *sum) {
+	s.calls += o.calls
+	s.usd.Add(s.usd, o.usd)
+	for class, n := range o.tokens {
+		s.tokens[class] += n
+	}
+}
 
 func (s *sum) add(e *sim.Entry) {
 	s.calls++
@@ -114,16 +131,15 @@ func (v *verdict) metrics(w io.Writer, d *daemonset, now trial.Samples, want map
 	})
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "POD\tGRAPH\tNODE\tSERVICE\tCALLS\tOF LEDGER\tTOKENS\tUSD")
-	total := newSum()
+	all, pods := newSum(), newSum()
 	for _, b := range order {
 		s := want[b]
-		total.calls += s.calls
-		total.usd.Add(total.usd, s.usd)
-		for class, n := range s.tokens {
-			total.tokens[class] += n
+		all.plus(s)
+		if b.Pod != "" {
+			pods.plus(s)
 		}
 		labels := []string{"tollwire_graph", b.Graph, "tollwire_node", b.Node, "service_name", b.Service,
-			"k8s_pod_name", b.Pod, "k8s_namespace_name", "default"}
+			"k8s_pod_name", b.Pod, "k8s_namespace_name", b.namespace(), "k8s_pod_label_adapter", b.Adapter}
 		calls := d.sum(now, "tollwire_calls_total", append(labels, "role", "client")...)
 		tokens, usd := d.sum(now, "tollwire_tokens_total", labels...), d.sum(now, "tollwire_cost_usd_total", labels...)
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%.0f\t%d\t%.0f\t%.6f\n", b.Pod, b.Graph, b.Node, b.Service, calls, s.calls, tokens, usd)
@@ -132,20 +148,24 @@ func (v *verdict) metrics(w io.Writer, d *daemonset, now trial.Samples, want map
 		}, usd)
 	}
 	t.Flush()
-	var scope []string
-	if others > 0 {
-		scope = []string{"k8s_namespace_name", "default"}
+	sums := func(whose string, want *sum, scope ...string) {
+		v.equal(whose, want, d.sum(now, "tollwire_calls_total", append(scope, "role", "client")...), func(class string) float64 {
+			return d.sum(now, "tollwire_tokens_total", append(scope, "class", class)...)
+		}, d.sum(now, "tollwire_cost_usd_total", scope...))
+	}
+	sums("all pods", pods, "k8s_namespace_name", "default")
+	if others == 0 {
+		sums("all", all)
+	} else {
 		fmt.Fprintf(w, "left out: %d calls of this machine's other programs, which the agent saw as well\n", others)
 	}
-	v.equal("all", total, d.sum(now, "tollwire_calls_total", append(scope, "role", "client")...), func(class string) float64 {
-		return d.sum(now, "tollwire_tokens_total", append(scope, "class", class)...)
-	}, d.sum(now, "tollwire_cost_usd_total", scope...))
+	if n := d.sum(now, "tollwire_attribution_incomplete_total"); n > 0 {
+		v.problem("%.0f calls went out before the API server had named their pod", n)
+	}
+	// None of them is a call's, whose record would not match: the cluster's own traffic,
+	// etcd's in plain HTTP/2, comes in bursts.
 	for reason, n := range d.dropped(now) {
-		if others == 0 {
-			v.problem("%.0f bytes were dropped: %s", n, reason)
-		} else {
-			fmt.Fprintf(w, "%.0f bytes were dropped: %s\n", n, reason)
-		}
+		fmt.Fprintf(w, "%.0f bytes were dropped: %s\n", n, reason)
 	}
 }
 

@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -136,7 +135,7 @@ func (d *daemonset) check(ctx context.Context, spec map[string]any, name string,
 		return nil, err
 	}
 	var phase string
-	err = await(ctx, 2*time.Minute, name, func() error {
+	err = await(ctx, name, func() error {
 		phase, err = d.n.kubectl(ctx, "-n", "tollwire", "get", "pod", name, "-o", "jsonpath={.status.phase}")
 		if err == nil && phase != "Succeeded" && phase != "Failed" {
 			err = fmt.Errorf("it is %s", phase)

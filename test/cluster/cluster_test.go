@@ -21,12 +21,23 @@ func TestParseLog(t *testing.T) {
 }
 
 func TestTruth(t *testing.T) {
-	b, err := truth(&sim.Entry{Client: "summariser-6f599f9d9d-5w4f7/app"})
-	if err != nil || b != (booking{Node: "summariser", Service: "summariser", Pod: "summariser-6f599f9d9d-5w4f7", Container: "app"}) {
-		t.Errorf("%+v, %v", b, err)
+	const pod = "summariser-6f599f9d9d-5w4f7"
+	for _, c := range []struct {
+		client, source string
+		want           booking
+	}{
+		{pod + "/app", "workload", booking{Node: "summariser", Service: "summariser", Pod: pod, Container: "app"}},
+		{pod + "/app/probe/rule:probe", "rule:probe", booking{Node: "probe", Service: "summariser", Pod: pod, Container: "app"}},
+		{"host/python", "unit", booking{Node: "report", Service: "report"}},
+	} {
+		if b, source, err := truth(&sim.Entry{Client: c.client}); err != nil || b != c.want || source != c.source {
+			t.Errorf("%s: %+v by %s, %v", c.client, b, source, err)
+		}
 	}
-	if b, err := truth(&sim.Entry{Client: "planner/app"}); err == nil {
-		t.Errorf("a container that there is not: %+v", b)
+	for _, client := range []string{"planner/app", "curl/7.88.1", ""} {
+		if b, _, err := truth(&sim.Entry{Client: client}); err == nil {
+			t.Errorf("%q: %+v", client, b)
+		}
 	}
 }
 

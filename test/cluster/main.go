@@ -9,6 +9,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -26,6 +28,7 @@ type options struct {
 	bin    string
 	outage time.Duration
 	keep   bool
+	crowd  bool
 }
 
 func main() {
@@ -35,6 +38,7 @@ func main() {
 	cache := cmp.Or(os.Getenv("TOLLWIRE_CACHE"), filepath.Join(home, ".cache", "tollwire"))
 	flag.StringVar(&o.bin, "bin", filepath.Join(cache, "k8s", "bin"), "folder of Kubernetes' programs, as ./binaries builds them")
 	flag.DurationVar(&o.outage, "outage", time.Minute, "how long the API server is away")
+	flag.BoolVar(&o.crowd, "crowd", false, "not this, but the memory of the agent of one node among many, played by kwok")
 	flag.BoolVar(&o.keep, "keep", false, "leave the folder with all logs")
 	flag.Parse()
 	for _, path := range []*string{&o.repo, &o.bin} {
@@ -57,8 +61,13 @@ func main() {
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Minute)
 	defer cancel()
-	right, err := run(ctx, o, dir)
-	if err != nil {
+	right, err := true, error(nil)
+	if o.crowd {
+		err = crowd(ctx, o, dir)
+	} else {
+		right, err = run(ctx, o, dir)
+	}
+	if err = errors.Join(err, sweep(dir)); err != nil {
 		fmt.Fprintln(os.Stderr, "cluster:", err)
 	}
 	if err != nil || !right {
@@ -67,9 +76,9 @@ func main() {
 }
 
 // round is how many calls each program makes in one part of the test.
-var round = map[string]int{"planner": 20, "critic": 12, "writer": 24, "summariser": 24}
+var round = map[string]int{"planner": 20, "critic": 12, "writer": 24, "summariser": 24, "report": 8}
 
-// completions is how many pods a job has, of one call each.
+// completions is how many pods a job has; each of their containers makes one call.
 const completions = 4
 
 // trialRun is the test on its way.
@@ -86,9 +95,9 @@ func run(ctx context.Context, o options, dir string) (right bool, err error) {
 	if err := furnish(dir); err != nil {
 		return false, err
 	}
-	t.n, err = boot(ctx, dir, o.bin)
+	t.n = newNode(dir, o.bin)
 	defer t.n.stop()
-	if err != nil {
+	if err := t.n.boot(ctx); err != nil {
 		return false, err
 	}
 	t.say("etcd, kube-apiserver, kubelet, containerd and runc are up")
@@ -99,7 +108,7 @@ func run(ctx context.Context, o options, dir string) (right bool, err error) {
 
 	v := &verdict{}
 	for _, part := range []func(context.Context, *verdict) error{
-		t.begin, t.first, t.replaced, t.capabilities, t.away, t.both, t.audit, t.uninstall,
+		t.begin, t.first, t.runtime, t.replaced, t.ruled, t.capabilities, t.probed, t.away, t.both, t.audit, t.uninstall,
 	} {
 		if err := part(ctx, v); err != nil {
 			return false, errors.Join(err, v.err())
@@ -116,7 +125,8 @@ func (t *trialRun) say(format string, args ...any) {
 	fmt.Printf("%6.1f s  %s\n", time.Since(t.start).Seconds(), fmt.Sprintf(format, args...))
 }
 
-// begin starts the labelled pods, which connect, and then the agent.
+// begin starts the labelled pods and a program of the machine's own, which connect, and
+// then the agent.
 func (t *trialRun) begin(ctx context.Context, _ *verdict) error {
 	if err := t.n.apply(ctx, "programs.yaml", nil); err != nil {
 		return err
@@ -124,7 +134,10 @@ func (t *trialRun) begin(ctx context.Context, _ *verdict) error {
 	if err := t.pods(ctx, "labelled.yaml", "planner/planner", "planner/critic", "writer/main"); err != nil {
 		return err
 	}
-	t.say("two labelled pods are up, connected")
+	if err := t.onHost(ctx); err != nil {
+		return err
+	}
+	t.say("two labelled pods and a program in none are up, connected")
 	var err error
 	if t.agent, err = deploy(ctx, t.n, t.repo); err != nil {
 		return err
@@ -140,7 +153,7 @@ func (t *trialRun) pods(ctx context.Context, manifest string, containers ...stri
 	}
 	for _, c := range containers {
 		pod, container := filepath.Split(c)
-		err := await(ctx, 2*time.Minute, c, func() error {
+		err := await(ctx, c, func() error {
 			lines, err := t.n.said("default", filepath.Clean(pod), container)
 			if err == nil && !slices.Contains(lines, logLine{"stdout", "ready"}) {
 				err = fmt.Errorf("it says %v", lines)
@@ -158,12 +171,65 @@ func (t *trialRun) values() map[string]any {
 	return map[string]any{"Image": clientImage, "Models": modelAddress, "Gate": t.models.gate, "Plan": plan}
 }
 
+// onHost starts a program that is in no pod, as if systemd had started it.
+func (t *trialRun) onHost(ctx context.Context) error {
+	root := cgroupRoots()[0]
+	if u := "/sys/fs/cgroup/unified"; slices.Contains(cgroupRoots(), u) {
+		root = u
+	}
+	unit := filepath.Join(root, filepath.Base(t.n.dir), "system.slice", "report.service")
+	if err := os.MkdirAll(unit, 0o755); err != nil {
+		return err
+	}
+	program := filepath.Join(t.n.dir, "calls.py")
+	text, err := t.n.kubectl(ctx, "get", "configmap", "programs", "-o", `jsonpath={.data.calls\.py}`)
+	if err == nil {
+		err = os.WriteFile(program, []byte(text), 0o644)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = t.n.startIn(unit, "report", []string{"PLAN=" + plan, "POD=" + host, "CONTAINER=python", "NAME=report", "GATE=" + t.models.gate},
+		"/usr/bin/python3", program)
+	if err != nil {
+		return err
+	}
+	return await(ctx, "report", func() error {
+		if said := t.n.tail("report"); said != "ready" {
+			return fmt.Errorf("it says %q", said)
+		}
+		return nil
+	})
+}
+
 // job makes the pods that call once and are gone.
-func (t *trialRun) job(ctx context.Context, name string) error {
+func (t *trialRun) job(ctx context.Context) error {
 	v := t.values()
-	v["Job"], v["Completions"] = name, completions
-	t.models.once += completions
+	v["Completions"] = completions
+	t.models.once += 2 * completions
 	return t.n.apply(ctx, "job.yaml", v)
+}
+
+// cron makes a cron job and its job, as its controller would; the pods call once.
+func (t *trialRun) cron(ctx context.Context) error {
+	if err := t.n.apply(ctx, "cronjob.yaml", t.values()); err != nil {
+		return err
+	}
+	t.models.once++
+	_, err := t.n.kubectl(ctx, "create", "job", "nightly-2", "--from=cronjob/nightly")
+	return err
+}
+
+// exec makes calls by kubectl exec in the deployment's pod, as POD/CONTAINER and what
+// is added to that.
+func (t *trialRun) exec(ctx context.Context, added string) error {
+	for range 3 {
+		t.models.once++
+		if _, err := t.n.kubectl(ctx, "exec", "deploy/summariser", "--", "sh", "/programs/calls.sh", "once", added); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // calls lets every program make its share of a round's calls, spread over a time.
@@ -193,16 +259,16 @@ func (t *trialRun) recorded(ctx context.Context, what string) error {
 	return nil
 }
 
-// first is a round with everything in order: a deployment starts after the agent, and
-// a job whose pods end at once.
+// first is a round with everything in order: a deployment starts after the agent, with
+// programs that are executed in its pod, and a job whose pods end at once.
 func (t *trialRun) first(ctx context.Context, v *verdict) error {
 	if err := t.pods(ctx, "unlabelled.yaml", "summariser-/app"); err != nil {
 		return err
 	}
-	if err := errors.Join(t.job(ctx, "nightly-1"), t.calls(0)); err != nil {
+	if err := errors.Join(t.job(ctx), t.exec(ctx, ""), t.calls(0)); err != nil {
 		return err
 	}
-	if err := t.recorded(ctx, "a deployment and a job after the agent"); err != nil {
+	if err := t.recorded(ctx, "a deployment, kubectl exec and a job after the agent"); err != nil {
 		return err
 	}
 	library, err := t.agent.oneInode(ctx, v)
@@ -229,10 +295,44 @@ func (t *trialRun) replaced(ctx context.Context, _ *verdict) error {
 		return err
 	}
 	t.say("the agent's pod is replaced by %s", t.agent.pod)
-	if err := errors.Join(t.job(ctx, "nightly-2"), t.calls(0)); err != nil {
+	if err := errors.Join(t.cron(ctx), t.calls(0)); err != nil {
 		return err
 	}
 	return t.recorded(ctx, "agent replaced, connections older than it")
+}
+
+// ruled gives the running agent another rule by its ConfigMap; probed makes the calls
+// that it is for. In between it takes its way to the pod.
+func (t *trialRun) ruled(ctx context.Context, _ *verdict) error {
+	const key = "config.yaml"
+	config, err := t.n.kubectl(ctx, "-n", "tollwire", "get", "configmap", "tollwire", "-o", `jsonpath={.data.config\.yaml}`)
+	if err != nil {
+		return err
+	}
+	const rule = "attribution:\n  rules: [{name: probe, match: {workload: summariser, exe: curl}, node: probe}]\n"
+	patch, err := json.Marshal(map[string]any{"data": map[string]string{key: strings.Replace(config, "attribution:\n", rule, 1)}})
+	if err != nil {
+		return err
+	}
+	_, err = t.n.kubectl(ctx, "-n", "tollwire", "patch", "configmap", "tollwire", "--type=merge", "-p", string(patch))
+	return err
+}
+
+func (t *trialRun) probed(ctx context.Context, _ *verdict) error {
+	err := await(ctx, "the changed ConfigMap", func() error {
+		s, err := t.agent.scrape(ctx)
+		if err == nil && s.Sum("tollwire_config_reloads_total") != 1 {
+			err = fmt.Errorf("%.0f reloads, %.0f refused", s.Sum("tollwire_config_reloads_total"), s.Sum("tollwire_config_errors_total"))
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if err := t.exec(ctx, "/probe/rule:probe"); err != nil {
+		return err
+	}
+	return t.recorded(ctx, "a rule by a changed ConfigMap")
 }
 
 // both is a round that the agent, started while the API server is away, must hold
@@ -243,10 +343,7 @@ func (t *trialRun) both(ctx context.Context, _ *verdict) error {
 		return err
 	}
 	t.say("the agent is restarted while the API server is away")
-	if err := t.calls(5 * time.Second); err != nil {
-		return err
-	}
-	if _, err := t.models.served(ctx); err != nil {
+	if err := t.calls(time.Second); err != nil {
 		return err
 	}
 	if err := t.n.serve(ctx); err != nil {

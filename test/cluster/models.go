@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/tollwire/tollwire/cmd/llmsim/sim"
 	"github.com/tollwire/tollwire/internal/trial"
@@ -22,35 +21,50 @@ const plan = "tokens=12;think=4;cached=20;rate=400;first=10ms"
 // booking is where a call belongs.
 type booking struct {
 	Graph, Node, Service, Pod, Container string
+	Adapter                              string // a label of the pod that the configuration copies
 }
 
 // caller is a container that makes calls: for all pods whose name begins with pod.
 type caller struct {
 	pod, container string
+	source         string  // what names the node
 	booking        booking // but for the pod's whole name
 }
 
+// host is the pod of who is in none.
+const host = "host"
+
 // callers is the truth that the agent must find out.
 var callers = []caller{
-	{"planner", "planner", booking{Graph: "research", Node: "planner", Service: "planner"}},
-	{"planner", "critic", booking{Graph: "research", Node: "critic", Service: "planner"}},
-	{"writer", "main", booking{Graph: "research", Node: "writer", Service: "writer-api"}},
-	{"summariser-", "app", booking{Node: "summariser", Service: "summariser"}},
-	{"nightly-1-", "once", booking{Node: "nightly-1", Service: "nightly-1"}},
-	{"nightly-2-", "once", booking{Node: "nightly-2", Service: "nightly-2"}},
+	{"planner", "planner", "label", booking{Graph: "research", Node: "planner", Service: "planner"}},
+	{"planner", "critic", "annotation", booking{Graph: "research", Node: "critic", Service: "planner"}},
+	{"writer", "main", "label", booking{Graph: "research", Node: "writer", Service: "writer-api", Adapter: "sql-lora"}},
+	{"summariser-", "app", "workload", booking{Node: "summariser", Service: "summariser"}},
+	{"nightly-1-", "once", "workload", booking{Node: "nightly-1", Service: "nightly-1"}},
+	{"nightly-1-", "check", "annotation", booking{Node: "checker", Service: "nightly-1"}},
+	{"nightly-2-", "once", "workload", booking{Node: "nightly", Service: "nightly"}}, // a cron job's
+	{host, "python", "unit", booking{Node: "report", Service: "report"}},
 }
 
-// truth is where a call of the ledger belongs, by the pod and container that it names.
-func truth(e *sim.Entry) (booking, error) {
-	pod, container, _ := strings.Cut(e.Client, "/")
+// truth is where a call of the ledger belongs and what must have said so. The caller
+// names itself as POD/CONTAINER, and adds /NODE/SOURCE where that one call is another
+// node's.
+func truth(e *sim.Entry) (b booking, source string, err error) {
+	name := strings.Split(e.Client, "/")
 	for _, c := range callers {
-		if strings.HasPrefix(pod, c.pod) && container == c.container {
-			b := c.booking
-			b.Pod, b.Container = pod, container
-			return b, nil
+		if len(name) < 2 || !strings.HasPrefix(name[0], c.pod) || name[1] != c.container {
+			continue
 		}
+		b, source = c.booking, c.source
+		if c.pod != host {
+			b.Pod, b.Container = name[0], name[1]
+		}
+		if len(name) == 4 {
+			b.Node, source = name[2], name[3]
+		}
+		return b, source, nil
 	}
-	return booking{}, fmt.Errorf("call by %q, which this test did not start", e.Client)
+	return b, "", fmt.Errorf("call by %q, which this test did not start", e.Client)
 }
 
 // models is the simulator, and the gate through which it tells each program how many
@@ -59,7 +73,7 @@ type models struct {
 	*trial.Sim
 	gate  string         // folder mounted into the pods
 	calls map[string]int // asked for so far, by the gate's file
-	once  int            // by jobs
+	once  int            // by programs that make one call and end
 }
 
 func startModels(o options, dir string) (*models, error) {
@@ -76,7 +90,7 @@ func startModels(o options, dir string) (*models, error) {
 	if err == nil {
 		err = os.WriteFile(filepath.Join(m.gate, "ca.pem"), ca, 0o644)
 	}
-	for _, name := range []string{"planner", "critic", "writer", "summariser"} {
+	for name := range round {
 		if err == nil {
 			err = m.ask(name, 0)
 		}
@@ -106,7 +120,7 @@ func (m *models) asked() int {
 // served waits until every call asked for is in the ledger.
 func (m *models) served(ctx context.Context) ([]*sim.Entry, error) {
 	var all []*sim.Entry
-	err := await(ctx, time.Minute, "the calls", func() (err error) {
+	err := await(ctx, "the calls", func() (err error) {
 		all, err = m.Ledger()
 		if err == nil && len(all) < m.asked() {
 			err = fmt.Errorf("%d of %d served", len(all), m.asked())

@@ -13,13 +13,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"text/template"
 	"time"
 )
 
-//go:embed node manifests
+//go:embed node manifests crowd
 var files embed.FS
 
 const nodeName = "tollwire-node"
@@ -30,7 +31,8 @@ type node struct {
 	dir     string // everything written is below it
 	bin     string // Kubernetes' programs
 	env     []string
-	running []*program // in the order of their start
+	more    map[string][]string // further arguments, by program
+	running []*program          // in the order of their start
 	api     *program
 }
 
@@ -42,13 +44,27 @@ type program struct {
 }
 
 func (n *node) start(name, path string, args ...string) (*program, error) {
+	return n.startIn("", name, nil, path, args...)
+}
+
+// startIn starts a program in a cgroup of the unified hierarchy, "" for this process's
+// own, with more in its environment.
+func (n *node) startIn(cgroup, name string, env []string, path string, args ...string) (*program, error) {
 	log, err := os.OpenFile(filepath.Join(n.dir, name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
-	p := &program{name: name, cmd: exec.Command(path, args...), done: make(chan struct{})}
-	p.cmd.Dir, p.cmd.Env, p.cmd.Stdout, p.cmd.Stderr = n.dir, n.env, log, log
+	p := &program{name: name, cmd: exec.Command(path, slices.Concat(args, n.more[name])...), done: make(chan struct{})}
+	p.cmd.Dir, p.cmd.Env, p.cmd.Stdout, p.cmd.Stderr = n.dir, append(n.env[:len(n.env):len(n.env)], env...), log, log
+	if cgroup != "" {
+		folder, err := os.Open(cgroup)
+		if err != nil {
+			return nil, err
+		}
+		defer folder.Close()
+		p.cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(folder.Fd())}
+	}
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
@@ -84,59 +100,67 @@ func (n *node) tail(name string) string {
 	return strings.Join(lines[max(0, len(lines)-8):], "\n")
 }
 
-// boot starts it all and returns when the node is ready for pods.
-func boot(ctx context.Context, dir, bin string) (*node, error) {
-	n := &node{dir: dir, bin: bin, env: append(os.Environ(), "KUBECONFIG="+filepath.Join(dir, "kubeconfig"))}
+func newNode(dir, bin string) *node {
+	return &node{dir: dir, bin: bin, env: append(os.Environ(), "KUBECONFIG="+filepath.Join(dir, "kubeconfig"))}
+}
+
+// control starts what makes a cluster but for its nodes: etcd, API server, controllers,
+// scheduler.
+func (n *node) control(ctx context.Context) error {
 	if err := n.configure(); err != nil {
-		return n, err
+		return err
 	}
-	_, err := n.start("etcd", "etcd", "--data-dir", dir+"/etcd",
+	_, err := n.start("etcd", "etcd", "--data-dir", "/run/tollwire/etcd", // in memory: nothing waits for a disk
 		"--listen-client-urls=http://127.0.0.1:2379", "--advertise-client-urls=http://127.0.0.1:2379",
 		"--listen-peer-urls=http://127.0.0.1:2380", "--initial-advertise-peer-urls=http://127.0.0.1:2380",
 		"--initial-cluster=default=http://127.0.0.1:2380")
 	if err != nil {
-		return n, err
+		return err
 	}
-	if err := await(ctx, time.Minute, "etcd", func() error { return listens("127.0.0.1:2379") }); err != nil {
-		return n, fmt.Errorf("%w\n%s", err, n.tail("etcd"))
-	}
-	containerd, err := n.start("containerd", "containerd", "--config", dir+"/containerd.toml")
-	if err != nil {
-		return n, err
+	if err := await(ctx, "etcd", func() error { return listens("127.0.0.1:2379") }); err != nil {
+		return fmt.Errorf("%w\n%s", err, n.tail("etcd"))
 	}
 	if err := n.serve(ctx); err != nil {
-		return n, err
+		return err
 	}
-	if _, err := n.start("controllers", bin+"/kube-controller-manager", "--kubeconfig="+dir+"/kubeconfig",
-		"--leader-elect=false", "--use-service-account-credentials=false", "--root-ca-file="+dir+"/certs/apiserver.crt",
-		"--service-account-private-key-file="+dir+"/sa.key", "--bind-address=127.0.0.1",
+	if _, err := n.start("controllers", n.bin+"/kube-controller-manager", "--kubeconfig="+n.dir+"/kubeconfig",
+		"--leader-elect=false", "--use-service-account-credentials=false", "--root-ca-file="+n.dir+"/certs/apiserver.crt",
+		"--service-account-private-key-file="+n.dir+"/sa.key", "--bind-address=127.0.0.1",
 		"--controllers=daemonset-controller,deployment-controller,replicaset-controller,job-controller,"+
 			"serviceaccount-controller,root-ca-certificate-publisher-controller,namespace-controller,"+
 			"garbage-collector-controller,node-lifecycle-controller,pod-garbage-collector-controller"); err != nil {
-		return n, err
+		return err
 	}
-	if _, err := n.start("scheduler", bin+"/kube-scheduler", "--kubeconfig="+dir+"/kubeconfig",
-		"--leader-elect=false", "--bind-address=127.0.0.1"); err != nil {
-		return n, err
+	_, err = n.start("scheduler", n.bin+"/kube-scheduler", "--kubeconfig="+n.dir+"/kubeconfig",
+		"--leader-elect=false", "--bind-address=127.0.0.1")
+	return err
+}
+
+// boot starts it all and returns when the node is ready for pods.
+func (n *node) boot(ctx context.Context) error {
+	if err := n.control(ctx); err != nil {
+		return err
 	}
-	if err := await(ctx, time.Minute, "containerd", func() error {
-		return n.ctr("version")
-	}); err != nil {
-		return n, fmt.Errorf("%w\n%s", err, n.tail(containerd.name))
+	containerd, err := n.start("containerd", "containerd", "--config", n.dir+"/containerd.toml")
+	if err != nil {
+		return err
 	}
-	image := filepath.Join(dir, "clients.tar")
+	if err := await(ctx, "containerd", func() error { return n.ctr("version") }); err != nil {
+		return fmt.Errorf("%w\n%s", err, n.tail(containerd.name))
+	}
+	image := filepath.Join(n.dir, "clients.tar")
 	if err := writeClientImage(image); err != nil {
-		return n, fmt.Errorf("write the clients' image: %w", err)
+		return fmt.Errorf("write the clients' image: %w", err)
 	}
 	if err := n.ctr("images", "import", image); err != nil {
-		return n, err
+		return err
 	}
-	kubelet, err := n.start("kubelet", bin+"/kubelet", "--config="+dir+"/kubelet.yaml", "--kubeconfig="+dir+"/kubeconfig",
-		"--root-dir="+dir+"/kubelet", "--cert-dir="+dir+"/kubelet-pki", "--hostname-override="+nodeName, "--node-ip="+nodeAddress)
+	kubelet, err := n.start("kubelet", n.bin+"/kubelet", "--config="+n.dir+"/kubelet.yaml", "--kubeconfig="+n.dir+"/kubeconfig",
+		"--root-dir="+n.dir+"/kubelet", "--cert-dir="+n.dir+"/kubelet-pki", "--hostname-override="+nodeName, "--node-ip="+nodeAddress)
 	if err != nil {
-		return n, err
+		return err
 	}
-	err = await(ctx, 2*time.Minute, "the node", func() error {
+	err = await(ctx, "the node", func() error {
 		out, err := n.kubectl(ctx, "get", "node", nodeName, "-o", `jsonpath={.status.conditions[?(@.type=="Ready")].status}`)
 		if err == nil && out != "True" {
 			err = fmt.Errorf("ready: %q", out)
@@ -144,9 +168,9 @@ func boot(ctx context.Context, dir, bin string) (*node, error) {
 		return err
 	})
 	if err != nil {
-		return n, fmt.Errorf("%w\n%s", err, n.tail(kubelet.name))
+		return fmt.Errorf("%w\n%s", err, n.tail(kubelet.name))
 	}
-	return n, nil
+	return nil
 }
 
 // serve starts the API server, or starts it again.
@@ -160,7 +184,7 @@ func (n *node) serve(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	err = await(ctx, 2*time.Minute, "the API server", func() error {
+	err = await(ctx, "the API server", func() error {
 		_, err := n.kubectl(ctx, "get", "--raw", "/readyz")
 		return err
 	})
@@ -176,7 +200,7 @@ func (n *node) configure() error {
 	if _, err := os.Stat(plugins + "/ptp"); err != nil {
 		plugins = "/usr/lib/cni"
 	}
-	v := map[string]string{"Dir": n.dir, "Socket": n.socket(), "Image": clientImage, "Plugins": plugins, "Node": nodeAddress}
+	v := map[string]string{"Dir": n.dir, "Socket": n.socket(), "Image": clientImage, "Plugins": plugins, "Node": nodeAddress, "Cgroup": filepath.Base(n.dir)}
 	for _, f := range []struct{ to, from string }{
 		{"containerd.toml", "node/containerd.toml"}, {"cni/10-pods.conflist", "node/cni.conflist"}, {"kubelet.yaml", "node/kubelet.yaml"},
 	} {
@@ -210,7 +234,7 @@ current-context: test
 	return nil
 }
 
-func (n *node) socket() string { return "/run/tollwire/containerd.sock" }
+func (n *node) socket() string { return "/run/containerd/containerd.sock" }
 
 func (n *node) write(name string, b []byte) error {
 	path := filepath.Join(n.dir, name)
@@ -273,21 +297,23 @@ func (n *node) stop() {
 	}
 }
 
+// patience is how long anything may take on a busy machine.
+const patience = 4 * time.Minute
+
 // await tries until it works.
-func await(ctx context.Context, limit time.Duration, what string, try func() error) error {
-	end := time.Now().Add(limit)
+func await(ctx context.Context, what string, try func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	start := time.Now()
 	for {
 		err := try()
 		if err == nil {
 			return nil
 		}
-		if time.Now().After(end) {
-			return fmt.Errorf("%s was not ready within %v: %w", what, limit, err)
-		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(100 * time.Millisecond):
+			return fmt.Errorf("%s: gave up after %.0f s: %w", what, time.Since(start).Seconds(), err)
+		case <-time.After(200 * time.Millisecond):
 		}
 	}
 }

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +11,8 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -20,7 +23,8 @@ import (
 
 // The whole cluster lives in a mount and a network namespace of its own, so nothing
 // of the machine's network or folders changes, and all of it is gone with its last
-// process. What these do not hold, cgroups and orphans, the outer process sweeps up.
+// process. What these do not hold (processes that outlive their parents, cgroups, the
+// run's folder) is swept up when the run ends, or where it was killed by the next one.
 
 // shadowed are the folders that runtime and kubelet write to wherever they are told to;
 // inside, each is an empty one.
@@ -40,7 +44,7 @@ func makeFolders() (made []string, err error) {
 	return made, nil
 }
 
-// inside says that this process is the inner one.
+// inside says that this process is the inner one, and which folder is its run's.
 const inside = "TOLLWIRE_CLUSTER_DIR"
 
 // addresses of the node's own network; pods are in 10.244.7.0/24.
@@ -52,19 +56,39 @@ const (
 
 // contain runs this program again in namespaces of its own, and cleans up behind it.
 func contain(o options) (code int, err error) {
-	// Shims and pods whose parents are gone become children of this process.
-	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
-		return 1, fmt.Errorf("become subreaper: %w", err)
+	if err := sweepKilled(); err != nil {
+		return 1, err
 	}
-	dir, err := os.MkdirTemp("", "tollwire-cluster-")
+	dir, err := os.MkdirTemp("", runPrefix)
 	if err != nil {
 		return 1, err
 	}
-	before := podCgroups()
+	lock, err := claim(dir)
+	if err != nil {
+		return 1, err
+	}
+	defer lock.Close()
 	made, err := makeFolders()
-	if err != nil {
-		return 1, err
+	if err == nil {
+		err = makeCgroups(dir)
 	}
+	if err == nil {
+		code, err = enter(dir)
+	}
+	err = errors.Join(err, sweep(dir), removeCgroups(dir))
+	for _, folder := range made {
+		os.Remove(folder)
+	}
+	if o.keep {
+		kept := strings.Replace(dir, runPrefix, "tollwire-kept-", 1)
+		fmt.Fprintln(os.Stderr, "cluster: kept", kept)
+		return code, errors.Join(err, os.Rename(dir, kept))
+	}
+	return code, errors.Join(err, os.RemoveAll(dir))
+}
+
+// enter runs the inner process, and returns how it ended.
+func enter(dir string) (code int, err error) {
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Env = append(os.Environ(), inside+"="+dir)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = nil, os.Stdout, os.Stderr
@@ -73,8 +97,10 @@ func contain(o options) (code int, err error) {
 	}
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
+	runtime.LockOSThread() // the signal comes at the end of the thread, not of the process
+	defer runtime.UnlockOSThread()
 	if err := cmd.Start(); err != nil {
-		return 1, errors.Join(fmt.Errorf("enter namespaces: %w", err), os.RemoveAll(dir))
+		return 1, fmt.Errorf("enter namespaces: %w", err)
 	}
 	go func() {
 		for s := range stop {
@@ -82,88 +108,125 @@ func contain(o options) (code int, err error) {
 		}
 	}()
 	cmd.Wait()
-	sweep()
-	if len(before) == 0 {
-		for _, c := range podCgroups() {
-			os.Remove(c)
-		}
-	}
-	for _, folder := range made {
-		os.Remove(folder)
-	}
-	if o.keep {
-		fmt.Fprintln(os.Stderr, "cluster: kept", dir)
-	} else {
-		err = os.RemoveAll(dir)
-	}
-	return cmd.ProcessState.ExitCode(), err
+	return cmd.ProcessState.ExitCode(), nil
 }
 
-// sweep ends every descendant of this process, until there is none.
-func sweep() {
-	for range 200 {
-		children := descendants(os.Getpid())
-		if len(children) == 0 {
-			return
+// runPrefix begins the name of a run's folder and of its cgroup.
+const runPrefix = "tollwire-cluster-"
+
+// claim marks a run's folder as in use for as long as the file is open. It fails
+// while the run that it belongs to goes on.
+func claim(dir string) (*os.File, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("claim %s: %w", dir, err), f.Close())
+	}
+	return f, nil
+}
+
+// sweepKilled cleans up behind runs that were killed before they could.
+func sweepKilled() error {
+	dirs, err := filepath.Glob(filepath.Join(os.TempDir(), runPrefix+"*"))
+	for _, dir := range dirs {
+		f, cerr := claim(dir)
+		if cerr != nil {
+			continue
 		}
-		for _, pid := range children {
+		err = errors.Join(err, sweep(dir), removeCgroups(dir), os.RemoveAll(dir), f.Close())
+	}
+	return err
+}
+
+// sweep ends every process of the run, until there is none.
+func sweep(dir string) error {
+	for range 500 {
+		all := processesOf(dir)
+		if len(all) == 0 {
+			return nil
+		}
+		for _, pid := range all {
 			syscall.Kill(pid, syscall.SIGKILL)
-		}
-		for {
-			if pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil); pid <= 0 || err != nil {
-				break
-			}
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
+	return fmt.Errorf("processes of %s do not end: %v", dir, processesOf(dir))
 }
 
-func descendants(of int) []int {
-	parent := make(map[int]int)
-	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
-	for _, s := range stats {
-		b, err := os.ReadFile(s)
-		if err != nil {
+// processesOf returns the processes of a run but this one: in its mount namespace, and
+// in those of its containers, something of its folder is mounted.
+func processesOf(dir string) (all []int) {
+	mounts, _ := filepath.Glob("/proc/[0-9]*/mountinfo")
+	for _, m := range mounts {
+		b, err := os.ReadFile(m)
+		if err != nil || !bytes.Contains(b, []byte(dir+"/")) {
 			continue
 		}
-		// pid (comm) state ppid …, and comm may hold anything
-		fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
-		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(s)))
-		parent[pid], _ = strconv.Atoi(fields[1])
-	}
-	var all []int
-	for pid := range parent {
-		for p := pid; p > 1; p = parent[p] {
-			if parent[p] == of {
-				all = append(all, pid)
-				break
-			}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(m))); err == nil && pid != os.Getpid() {
+			all = append(all, pid)
 		}
 	}
 	return all
 }
 
-// podCgroups are the kubelet's cgroups, the innermost first.
-func podCgroups() []string {
-	var all []string
-	for _, pattern := range []string{"/sys/fs/cgroup/kubepods*", "/sys/fs/cgroup/*/kubepods*"} {
-		roots, _ := filepath.Glob(pattern)
-		for _, root := range roots {
-			var under []string
-			filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+// cgroupRoots are the mounts of all cgroup hierarchies.
+func cgroupRoots() []string {
+	roots := []string{"/sys/fs/cgroup"}
+	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil {
+		return roots
+	}
+	hybrid, _ := filepath.Glob("/sys/fs/cgroup/*/cgroup.procs")
+	roots = nil
+	for _, procs := range hybrid {
+		roots = append(roots, filepath.Dir(procs))
+	}
+	return roots
+}
+
+// makeCgroups makes the run's own cgroup in every hierarchy: the kubelet takes pods
+// that it does not know in its cgroup for leftovers and ends them, and so must not
+// see those of this machine's own kubelet.
+func makeCgroups(dir string) error {
+	for _, root := range cgroupRoots() {
+		if err := os.Mkdir(filepath.Join(root, filepath.Base(dir)), 0o755); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeCgroups removes the run's cgroup and those below it. The last processes may
+// take a moment to leave.
+func removeCgroups(dir string) (err error) {
+	for range 200 {
+		err = nil
+		for _, root := range cgroupRoots() {
+			var all []string
+			filepath.WalkDir(filepath.Join(root, filepath.Base(dir)), func(path string, d fs.DirEntry, err error) error {
 				if err == nil && d.IsDir() {
-					under = append([]string{path}, under...)
+					all = append(all, path)
 				}
 				return nil
 			})
-			all = append(all, under...)
+			for _, c := range slices.Backward(all) {
+				if rerr := os.Remove(c); rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
+					err = errors.Join(err, rerr)
+				}
+			}
 		}
+		if err == nil {
+			return nil
+		}
+		time.Sleep(50 * time.Millisecond)
 	}
-	return all
+	return err
 }
 
-// furnish makes the namespaces ready: addresses, and what kubelet and the agent expect
-// to be mounted. The sysctls that kubelet would set for the whole machine are shadowed.
+// furnish makes the namespaces ready: addresses, names, and what kubelet and the agent
+// expect to be mounted. The sysctls that kubelet would set for the whole machine are
+// shadowed.
 func furnish(dir string) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
@@ -177,13 +240,16 @@ func furnish(dir string) error {
 			return fmt.Errorf("mount %s: %w", folder, err)
 		}
 	}
-	for name, value := range map[string]string{"vm/overcommit_memory": "1", "kernel/panic": "10", "kernel/panic_on_oops": "1"} {
-		shadow := filepath.Join(dir, "sysctl", name)
-		if err := errors.Join(os.MkdirAll(filepath.Dir(shadow), 0o755), os.WriteFile(shadow, []byte(value+"\n"), 0o644)); err != nil {
+	for file, text := range map[string]string{
+		"/proc/sys/vm/overcommit_memory": "1", "/proc/sys/kernel/panic": "10", "/proc/sys/kernel/panic_on_oops": "1",
+		"/etc/hosts": "127.0.0.1 localhost\n" + modelAddress + " api.openai.com api.anthropic.com",
+	} {
+		shadow := filepath.Join(dir, "shadow", file)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(shadow), 0o755), os.WriteFile(shadow, []byte(text+"\n"), 0o644)); err != nil {
 			return err
 		}
-		if err := unix.Mount(shadow, "/proc/sys/"+name, "", unix.MS_BIND, ""); err != nil {
-			return fmt.Errorf("shadow %s: %w", name, err)
+		if err := unix.Mount(shadow, file, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("shadow %s: %w", file, err)
 		}
 	}
 	if _, err := os.Stat("/sys/kernel/tracing/events"); err != nil {
