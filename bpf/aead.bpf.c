@@ -115,7 +115,8 @@ struct plain {
 	__u32 source;
 	__u8 dir;
 	__u8 kernel;
-	__u8 fresh; // the connection's first record, before any data
+	__u8 fresh;   // the connection's first record, before any data
+	__u8 counted; // what is missing was counted when it was given up
 };
 
 static __noinline int deliver(struct plain *p)
@@ -157,18 +158,20 @@ static __noinline int deliver(struct plain *p)
 		w->source = p->source;
 	}
 	if (p->missing) {
-		__sync_fetch_and_add(&x.counters->seen, p->missing);
 		ignore_held(&x);
-		if (x.conn->phase == PHASE_OPEN || x.conn->phase == PHASE_H2)
+		if (p->counted) {
+			leave_out(&x, p->missing, GAP_UNJOINED);
+		} else {
+			__sync_fetch_and_add(&x.counters->seen, p->missing);
 			drop(&x, p->missing, GAP_UNJOINED);
-		else
-			ignore(&x, p->missing);
+		}
 	}
 	if (p->n)
 		on_bytes(&x);
 	return 0;
 }
 
+// Bytes of which it cannot be told whose they are.
 static __always_inline int unjoined(__u32 source, __u64 n)
 {
 	struct counters *c = counters_of(source);
@@ -195,6 +198,9 @@ static __always_inline bool keep_plain(struct record *r, __u64 from, __u32 n, bo
 	s = bpf_map_lookup_elem(&slots, &index);
 	if (!s)
 		return false;
+	if (s->waiting) // it was never seen to be sent
+		unjoined(s->source, s->waiting);
+	s->waiting = 0;
 	s->ticket = 0;
 	asm volatile("" : "+r"(size)); // else the compiler moves the check to where it is no use
 	if (size > MAX_PLAIN)
@@ -209,6 +215,8 @@ static __always_inline bool keep_plain(struct record *r, __u64 from, __u32 n, bo
 static __always_inline void seal_waits(struct record *r, __u32 tgid, __u64 prefix, __u32 len, __u8 type)
 {
 	struct cipher_key key = cipher_key(r, tgid, prefix);
+	__u32 index = r->ticket % SLOTS;
+	struct slot *slot = bpf_map_lookup_elem(&slots, &index);
 	struct sealed s = {
 		.ticket = r->ticket,
 		.time = r->time,
@@ -217,6 +225,10 @@ static __always_inline void seal_waits(struct record *r, __u32 tgid, __u64 prefi
 		.type = type,
 	};
 
+	if (slot && slot->ticket == r->ticket && type == TYPE_DATA) {
+		slot->source = r->source;
+		slot->waiting = len;
+	}
 	bpf_map_update_elem(&seals, &key, &s, BPF_ANY);
 }
 
@@ -233,6 +245,27 @@ static __always_inline bool find_arrival(struct record *r, __u32 tgid, __u64 pre
 	r->before = a->before;
 	bpf_map_delete_elem(&arrivals, &key);
 	return r->sock;
+}
+
+// An alert was opened. close_notify (RFC 8446, 6.1) is the end of what the peer sends.
+static __noinline int alerted(struct plain *p)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	struct xfer x = {
+		.key = {.key = p->sock, .tgid = id >> 32, .source = p->source},
+		.time = p->time,
+		.tid = id,
+		.dir = DIR_READ,
+	};
+	__u8 alert[2] = {0, 255};
+
+	if (p->n != 2 || (p->kernel ? bpf_probe_read_kernel(alert, 2, (void *)p->buf) :
+				      bpf_probe_read_user(alert, 2, (void *)p->buf)))
+		return 0;
+	x.conn = bpf_map_lookup_elem(&conns, &x.key);
+	if (alert[1] == 0 && x.conn && x.conn->flags & CONN_CROSSED)
+		signal_end(&x, KIND_EOF);
+	return 0;
 }
 
 // A record was opened: its plaintext is n bytes at buf, of this type.
@@ -259,6 +292,8 @@ static __always_inline int opened(struct record *r, __u32 tgid, __u64 buf, bool 
 	s->taken = r->before + r->total + TAG + (r->tls13 || r->chacha ? 0 : EXPLICIT_NONCE);
 	if (type == TYPE_DATA)
 		deliver(&p);
+	else if (type == TYPE_ALERT)
+		alerted(&p);
 	return 0;
 }
 
@@ -627,8 +662,11 @@ static __noinline int on_wire(struct cursor *c, struct wire *w, struct stream *s
 				bpf_map_delete_elem(&seals, &key);
 				if (!slot || (done.type != TYPE_DATA && done.type != TYPE_HANDSHAKE))
 					return 0;
-				if (slot->ticket != done.ticket) { // another record is there by now
+				if (slot->ticket == done.ticket) {
+					slot->waiting = 0;
+				} else { // another record is there by now
 					p.missing = p.n;
+					p.counted = 1;
 					p.n = 0;
 				}
 				p.buf = address_of(slot->plain);

@@ -66,6 +66,8 @@ struct sealed {
 
 struct slot {
 	__u64 ticket;
+	__u32 waiting; // bytes of data that were not sent yet
+	__u32 source;
 	__u8 plain[MAX_PLAIN];
 };
 
