@@ -12,24 +12,9 @@
 //    opened was read, by the same process. So plaintext waits in a slot until its
 //    ciphertext is sent, and a read leaves behind where each record came from.
 #include "aead.h"
+#include "registers.h"
 
 char __license[] SEC("license") = "Dual BSD/GPL";
-
-#if defined(__TARGET_ARCH_x86)
-#define ARG1(ctx) ((ctx)->di)
-#define ARG2(ctx) ((ctx)->si)
-#define ARG3(ctx) ((ctx)->dx)
-#define ARG4(ctx) ((ctx)->cx)
-#define ARG5(ctx) ((ctx)->r8)
-#define ARG6(ctx) ((ctx)->r9)
-#elif defined(__TARGET_ARCH_arm64)
-#define ARG1(ctx) ((ctx)->regs[0])
-#define ARG2(ctx) ((ctx)->regs[1])
-#define ARG3(ctx) ((ctx)->regs[2])
-#define ARG4(ctx) ((ctx)->regs[3])
-#define ARG5(ctx) ((ctx)->regs[4])
-#define ARG6(ctx) ((ctx)->regs[5])
-#endif
 
 // The context of an AES-GCM operation in BoringSSL and AWS-LC (GCM128_CONTEXT).
 struct gcm {
@@ -828,13 +813,9 @@ int aead_moved(struct bpf_raw_tracepoint_args *ctx)
 		struct user_msghdr msg = {};
 
 		bpf_probe_read_user(&msg, sizeof(msg), (void *)c->x.buf);
-		c->x.iov = msg.msg_iov;
-		c->x.iov_left = msg.msg_iovlen;
-		c->x.seg_left = 0;
+		gather(&c->x, msg.msg_iov, msg.msg_iovlen);
 	} else if (nr == NR_READV || nr == NR_WRITEV) {
-		c->x.iov = c->x.buf;
-		c->x.iov_left = SYSCALL_ARG3(regs);
-		c->x.seg_left = 0;
+		gather(&c->x, c->x.buf, SYSCALL_ARG3(regs));
 	}
 	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop)) {
 		bpf_loop(MAX_STEPS, follow, &c, 0);

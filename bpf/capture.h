@@ -20,7 +20,7 @@
 #define MAX_STRANGERS 4096
 
 // One call: whose it is and where its bytes lie. The bytes are seg_left bytes at
-// buf, and then the segments of iov.
+// buf, then the segments of iov, then those of the messages at msgs.
 struct xfer {
 	struct conn_key key;
 	struct conn *conn;
@@ -31,13 +31,17 @@ struct xfer {
 	__u64 buf;
 	__u64 seg_left;
 	__u64 iov;
+	__u64 msgs;
+	__u64 msg_left; // bytes of the message that are in no segment yet
 	__u64 n; // bytes of the call not accounted for yet
 	__u32 iov_left;
+	__u32 msgs_left;
 	__u64 run; // bytes at buf that will cross together
 	__u32 tid;
 	__u8 dir;
-	__u8 head;   // the next piece starts a head
-	__u8 kernel; // the bytes lie in the kernel's memory, in one segment
+	__u8 head;       // the next piece starts a head
+	__u8 kernel;     // the bytes lie in the kernel's memory, in one segment
+	__u8 kernel_iov; // the segments are listed there
 };
 
 static __always_inline struct settings *settings(void)
@@ -64,6 +68,15 @@ static __always_inline bool every_head(void)
 static __always_inline struct counters *counters_of(__u32 source)
 {
 	return bpf_map_lookup_elem(&stats, &source);
+}
+
+// The end of a direction, a connection or a process that no ring had room for.
+static __always_inline void count_lost_end(__u32 source)
+{
+	struct counters *n = counters_of(source);
+
+	if (n)
+		__sync_fetch_and_add(&n->lost_ends, 1);
 }
 
 static __always_inline __u64 process_start(void)
@@ -101,6 +114,21 @@ static __noinline __attribute__((unused)) struct conn *conn_new(const struct con
 	c->start = process_start();
 	c->flags = late ? CONN_LATE : 0;
 	return c;
+}
+
+// The other end of the socket, as far as the kernel knows it.
+static __always_inline void set_peer(struct conn *c, struct sock *sk)
+{
+	__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
+
+	if (family == AF_INET)
+		c->addr[0] = BPF_CORE_READ(sk, __sk_common.skc_daddr);
+	else if (family == AF_INET6)
+		BPF_CORE_READ_INTO(&c->addr, sk, __sk_common.skc_v6_daddr);
+	else
+		return;
+	c->port = __builtin_bswap16(BPF_CORE_READ(sk, __sk_common.skc_dport));
+	c->family = family;
 }
 
 static __always_inline void count_submitted(struct xfer *x, __u64 n)
@@ -217,23 +245,63 @@ static __always_inline void cross_piece(struct xfer *x, __u64 len)
 	count_submitted(x, len);
 }
 
+static __always_inline long read_segment(struct xfer *x, __u64 iov, struct iovec *v)
+{
+	if (x->kernel_iov)
+		return bpf_probe_read_kernel(v, sizeof(*v), (void *)iov);
+	return bpf_probe_read_user(v, sizeof(*v), (void *)iov);
+}
+
+// Goes on to the next message of a vector, which has its own length.
+static __always_inline void next_message(struct xfer *x)
+{
+	struct mmsghdr *m = (void *)x->msgs;
+	struct {
+		__u64 iov;
+		__u64 iovlen;
+	} list = {};
+	__u32 len = 0;
+
+	bpf_probe_read_user(&list, sizeof(list), &m->msg_hdr.msg_iov);
+	bpf_probe_read_user(&len, sizeof(len), &m->msg_len);
+	x->iov = list.iov;
+	x->iov_left = list.iovlen;
+	x->msg_left = len;
+	x->msgs = (__u64)(m + 1);
+	x->msgs_left--;
+}
+
 static __always_inline void next_segment(struct xfer *x)
 {
 	struct iovec v = {};
 
-	if (!x->iov_left) {
+	if (!x->iov_left || !x->msg_left) {
 		x->iov = 0;
+		if (x->msgs_left)
+			next_message(x);
 		return;
 	}
-	if (bpf_probe_read_user(&v, sizeof(v), (void *)x->iov)) {
+	if (read_segment(x, x->iov, &v)) {
 		x->iov = 0;
 		x->iov_left = 0;
+		x->msgs_left = 0;
 		return;
 	}
 	x->buf = v.iov_base;
-	x->seg_left = v.iov_len;
+	x->seg_left = v.iov_len < x->msg_left ? v.iov_len : x->msg_left;
+	x->msg_left -= x->seg_left;
 	x->iov += sizeof(v);
 	x->iov_left--;
+}
+
+// The bytes of the call lie in the segments of a list.
+static __always_inline void gather(struct xfer *x, __u64 iov, __u64 segments)
+{
+	x->iov = iov;
+	x->iov_left = segments;
+	x->msg_left = ~0ULL;
+	x->seg_left = 0;
+	next_segment(x);
 }
 
 // One round of the loop of cross: a piece or a new segment. 1 ends the loop.
@@ -344,6 +412,17 @@ static __always_inline void ignore_held(struct xfer *x)
 	c->frames[d].have = 0;
 }
 
+// The x->n bytes of a call that no probe can read: a file's pages, or thrown away.
+static __always_inline void unreadable(struct xfer *x)
+{
+	ignore_held(x);
+	if (x->conn->phase == PHASE_OPEN || x->conn->phase == PHASE_H2)
+		drop(x, x->n, GAP_UNREADABLE);
+	else
+		ignore(x, x->n);
+	x->conn->frames[x->dir & 1].lost = 1;
+}
+
 // A record without payload: the end of a direction or of the connection.
 static __noinline __attribute__((unused)) int signal_end(struct xfer *x, __u32 kind)
 {
@@ -360,13 +439,17 @@ static __noinline __attribute__((unused)) int signal_end(struct xfer *x, __u32 k
 			x->dir = DIR_WRITE;
 			fill(h, x, KIND_DATA, 0);
 			bpf_ringbuf_submit(h, 0);
+		} else {
+			count_lost_end(x->key.source);
 		}
 	}
 	if (kind == KIND_CLOSE)
 		x->dir = DIR_READ;
 	h = bpf_ringbuf_reserve(x->ring, sizeof(*h), 0);
-	if (!h)
+	if (!h) {
+		count_lost_end(x->key.source);
 		return 0;
+	}
 	fill(h, x, kind, 0);
 	bpf_ringbuf_submit(h, 0);
 	return 0;
@@ -403,7 +486,7 @@ static __always_inline __u32 first_bytes(struct xfer *x, __u64 *v)
 	struct conn *c = x->conn;
 	__u32 have = c->held_len[x->dir & 1] & 7;
 	__u64 buf = x->buf, left = x->seg_left, iov = x->iov, n = x->n;
-	__u32 iov_left = x->iov_left;
+	__u32 iov_left = x->msgs_left ? 0 : x->iov_left;
 
 	*v = c->held[x->dir & 1];
 	for (int i = 0; i < 4; i++) {
@@ -430,7 +513,7 @@ static __always_inline __u32 first_bytes(struct xfer *x, __u64 *v)
 			break;
 		struct iovec next = {};
 
-		if (bpf_probe_read_user(&next, sizeof(next), (void *)iov))
+		if (read_segment(x, iov, &next))
 			break;
 		buf = next.iov_base;
 		left = next.iov_len;
@@ -529,8 +612,10 @@ static __always_inline void on_bytes(struct xfer *x)
 			if (match == MATCH_NONE && len >= 8 &&
 			    (c->flags & CONN_LATE ? h2_request(v) : h2_settings(v)))
 				match = MATCH_H2;
+			if (match == MATCH_NONE && len >= 3 && tls_record(v))
+				c->flags |= CONN_TLS;
 			if (match == MATCH_NONE &&
-			    (!(c->flags & CONN_LATE) || (len >= 3 && tls_record(v)) ||
+			    (!(c->flags & CONN_LATE) || c->flags & CONN_TLS ||
 			     c->strangers++ > MAX_STRANGERS))
 				c->phase = len ? PHASE_DEAD : c->phase;
 		} else if (d != c->req_dir) {

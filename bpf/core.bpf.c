@@ -42,8 +42,10 @@ int process_exit(void *ctx)
 			break;
 		struct hdr *h = bpf_ringbuf_reserve(ring, sizeof(*h), 0);
 
-		if (!h)
+		if (!h) {
+			count_lost_end(SOURCE_NONE);
 			continue;
+		}
 		__builtin_memset(h, 0, sizeof(*h));
 		h->time = bpf_ktime_get_ns();
 		h->start = *start;

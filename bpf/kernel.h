@@ -32,7 +32,14 @@ enum bpf_map_type {
 
 enum bpf_func_id {
 	BPF_FUNC_get_attach_cookie = 174,
+	BPF_FUNC_task_pt_regs = 175,
 	BPF_FUNC_loop = 181,
+};
+
+// The numbers differ from kernel to kernel: they are asked for by CO-RE.
+enum iter_type {
+	ITER_UBUF, // since Linux 6.0
+	ITER_IOVEC,
 };
 
 #define BPF_ANY 0
@@ -43,9 +50,11 @@ enum bpf_func_id {
 #define SOCK_STREAM 1
 #define S_IFMT 0170000
 #define S_IFSOCK 0140000
+#define IPPROTO_TCP 6
+#define MSG_OOB 1
 #define MSG_PEEK 2
 #define MSG_TRUNC 0x20
-#define EINPROGRESS 115
+#define MSG_ERRQUEUE 0x2000
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -100,13 +109,51 @@ struct sock_common {
 	struct in6_addr skc_v6_daddr;
 };
 
+struct socket;
+
 struct sock {
 	struct sock_common __sk_common;
 	__u16 sk_type;
+	__u16 sk_protocol;
+	struct socket *sk_socket;
 };
 
 struct socket {
 	struct sock *sk;
+	struct file *file;
+};
+
+// Sequence numbers and the counters of RFC 4898.
+struct tcp_sock {
+	__u32 rcv_nxt;
+	__u32 copied_seq;
+	__u32 write_seq;
+	__u32 snd_una;
+	__u64 bytes_received;
+	__u64 bytes_acked;
+};
+
+struct iov_iter {
+	__u8 iter_type;
+	unsigned long iov_offset;
+	unsigned long count;
+	unsigned long nr_segs;
+	void *__iov;
+	void *ubuf;
+};
+
+// Before Linux 5.14, with the direction in the lowest bit.
+struct iov_iter___flags {
+	unsigned int type;
+};
+
+// Before Linux 6.4.
+struct iov_iter___iov {
+	void *iov;
+};
+
+struct msghdr {
+	struct iov_iter msg_iter;
 };
 
 struct super_block {
@@ -145,6 +192,7 @@ struct files_struct {
 
 struct task_struct {
 	struct thread_info thread_info;
+	void *stack;
 	int pid;
 	int tgid;
 	__u64 start_boottime;
@@ -190,6 +238,11 @@ struct user_msghdr {
 	__u64 msg_control;
 	__u64 msg_controllen;
 	__u32 msg_flags;
+};
+
+struct mmsghdr {
+	struct user_msghdr msg_hdr;
+	__u32 msg_len;
 };
 
 #include <bpf/bpf_helpers.h>

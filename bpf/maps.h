@@ -22,6 +22,7 @@ enum conn_flags {
 	CONN_LATE = 1,     // its first bytes were not seen
 	CONN_CROSSED = 2,  // user space knows of it
 	CONN_RESPONSE = 4, // a response's head was seen before any request's
+	CONN_TLS = 8,      // of a socket: TLS goes through it
 };
 
 // One direction of HTTP/2, between two frame headers.
@@ -77,14 +78,23 @@ struct call {
 	__u64 buf;
 	__u64 out; // where the number of bytes will stand, 0: in the return value
 	__u64 time;
+	__u64 sock; // a TCP socket that was used inside of it
 	__u8 dir;
 	__u8 on_stack; // buf is a distance from the goroutine's stack.hi
 };
 
-// A write to a socket between entry and exit.
+// A call on a socket between entry and return. By tracepoints only what is known
+// of a write at its entry; else the arguments too, which the kernel changes.
 struct sock_call {
 	__u64 sock;
 	__u64 time;
+	__u64 size;     // of the buffer
+	__u64 buf;      // as in struct xfer
+	__u64 seg_left;
+	__u64 iov;
+	__u32 iov_left;
+	__u8 dir;
+	__u8 unreadable; // the bytes are not in the program's memory
 };
 
 struct {

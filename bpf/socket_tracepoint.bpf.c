@@ -4,41 +4,71 @@
 // tracepoints: they need no tracefs, and the arguments still stand in the task's
 // registers at the exit, so that only writes, whose time is their entry, are
 // looked at twice. A call on anything but a TCP socket ends after a few reads.
+// What io_uring moves makes no system call and is not seen.
+#include "socket.h"
 #include "syscalls.h"
 
 char __license[] SEC("license") = "Dual BSD/GPL";
+
+// Messages of one vector that are looked at. TCP has no use for messages, so that
+// vectors of them are rare and short.
+#define MAX_MESSAGES 64
 
 static __always_inline void on_close(__u64 id, __u32 fd)
 {
 	struct tcp t = {};
 	struct xfer x = {.tid = id, .key = {.tgid = id >> 32, .source = SOURCE_SOCKET_TRACEPOINT}};
 
-	if (!find_tcp(fd, &t))
+	// A socket that was duplicated or is in use by another call lives on.
+	if (!find_tcp(fd, &t) || !last_reference(t.file))
 		return;
 	x.key.key = (__u64)t.sk;
-	x.conn = bpf_map_lookup_elem(&conns, &x.key);
-	// A socket that was duplicated or is in use by another call lives on.
-	if (!x.conn || x.conn->ino != t.ino || !last_reference(t.file))
-		return;
-	x.time = bpf_ktime_get_ns();
-	conn_close(&x);
+	socket_close(&x, t.ino);
 }
 
-// Looks at the first segment of a write at its entry.
-static __always_inline void expect(struct conn *c, __u64 nr, struct pt_regs *regs)
+// How many bytes the messages of a vector have between them.
+static __noinline __attribute__((unused)) __u64 messages_length(__u64 msgs, __u32 count)
 {
-	struct iovec first = {.iov_base = SYSCALL_ARG2(regs), .iov_len = SYSCALL_ARG3(regs)};
+	struct mmsghdr *m = (void *)msgs;
+	__u64 sum = 0;
+
+	for (__u32 i = 0; i < MAX_MESSAGES && i < count; i++) {
+		__u32 len = 0;
+
+		bpf_probe_read_user(&len, sizeof(len), &m[i].msg_len);
+		sum += len;
+	}
+	return sum;
+}
+
+// Finds the bytes of a call by its arguments. count: of the messages of a vector
+// that were moved.
+static __always_inline void locate(struct xfer *x, __u32 nr, struct pt_regs *regs, __u32 count)
+{
+	__u64 arg = SYSCALL_ARG2(regs), len = SYSCALL_ARG3(regs);
 	struct user_msghdr msg = {};
 
-	if (nr == NR_SENDMSG) {
-		if (bpf_probe_read_user(&msg, sizeof(msg), (void *)first.iov_base))
-			return;
-		first.iov_base = msg.msg_iov;
+	switch (nr) {
+	case NR_READV:
+	case NR_WRITEV:
+		gather(x, arg, len);
+		break;
+	case NR_SENDMSG:
+	case NR_RECVMSG:
+		bpf_probe_read_user(&msg, sizeof(msg), (void *)arg);
+		gather(x, msg.msg_iov, msg.msg_iovlen);
+		break;
+	case NR_SENDMMSG:
+	case NR_RECVMMSG:
+		x->msgs = arg;
+		x->msgs_left = count;
+		next_message(x);
+		next_segment(x);
+		break;
+	default:
+		x->buf = arg;
+		x->seg_left = len;
 	}
-	if ((nr == NR_SENDMSG || nr == NR_WRITEV) &&
-	    bpf_probe_read_user(&first, sizeof(first), (void *)first.iov_base))
-		return;
-	expect_answer(c, first.iov_base, first.iov_len);
 }
 
 SEC("raw_tp/sys_enter")
@@ -46,12 +76,14 @@ int socket_enter(struct bpf_raw_tracepoint_args *ctx)
 {
 	__u64 id = bpf_get_current_pid_tgid();
 	struct pt_regs *regs = (void *)ctx->args[0];
-	struct sock_call call = {};
+	__u32 nr = ctx->args[1];
 	struct conn_key key = {.tgid = id >> 32, .source = SOURCE_SOCKET_TRACEPOINT};
+	struct sock_call call = {};
+	struct xfer x = {};
 	struct tcp t = {};
 	struct conn *c;
 
-	switch (ctx->args[1]) {
+	switch (nr) {
 	case NR_CLOSE:
 		if (!is_self(key.tgid))
 			on_close(id, SYSCALL_ARG1(regs));
@@ -60,6 +92,7 @@ int socket_enter(struct bpf_raw_tracepoint_args *ctx)
 	case NR_WRITEV:
 	case NR_SENDTO:
 	case NR_SENDMSG:
+	case NR_SENDMMSG:
 		break;
 	default:
 		return 0;
@@ -67,29 +100,16 @@ int socket_enter(struct bpf_raw_tracepoint_args *ctx)
 	if (is_self(key.tgid) || !find_tcp(SYSCALL_ARG1(regs), &t))
 		return 0;
 	key.key = (__u64)t.sk;
-	c = bpf_map_lookup_elem(&conns, &key);
-	if (c && c->ino == t.ino) {
-		if (c->phase == PHASE_DEAD)
-			return 0;
-		expect(c, ctx->args[1], regs);
-	}
+	c = socket_conn(&key, t.ino, DIR_WRITE, 0);
+	if (!c || c->phase == PHASE_DEAD)
+		return 0;
+	// The first message of a vector stands where the only one would.
+	locate(&x, nr == NR_SENDMMSG ? NR_SENDMSG : nr, regs, 0);
+	expect_answer(c, x.buf, x.seg_left);
 	call.sock = key.key;
 	call.time = bpf_ktime_get_ns();
 	bpf_map_update_elem(&sock_calls, &id, &call, BPF_ANY);
 	return 0;
-}
-
-// Whether this call is part of a call into a TLS library that is tapped: what
-// goes through the socket then was seen there, or is ciphertext.
-static __always_inline bool inside_tls(__u64 id, struct pt_regs *regs)
-{
-	struct call_key key = {.task = id};
-
-	if (bpf_map_lookup_elem(&calls, &key))
-		return true;
-	key.task = id >> 32;
-	key.g = GO_G(regs);
-	return bpf_map_lookup_elem(&calls, &key);
 }
 
 SEC("raw_tp/sys_exit")
@@ -101,115 +121,80 @@ int socket_exit(struct bpf_raw_tracepoint_args *ctx)
 	__u32 nr = SYSCALL_NR(regs);
 	struct xfer x = {.tid = id, .key = {.tgid = id >> 32, .source = SOURCE_SOCKET_TRACEPOINT}};
 	struct tcp t = {};
-	__u64 flags = 0;
-	bool gather = false, unreadable = false;
+	__u64 flags = 0, fd = SYSCALL_ARG1(regs);
+	__u32 count = 0; // of messages
+	bool pages = false;
 
+	if (n < 0)
+		return 0;
 	switch (nr) {
-	case NR_READV:
-		gather = true;
 	case NR_READ:
+	case NR_READV:
 		x.dir = DIR_READ;
 		break;
-	case NR_WRITEV:
-		gather = true;
 	case NR_WRITE:
-		x.dir = DIR_WRITE;
-		break;
+	case NR_WRITEV:
 	case NR_SENDMSG:
 	case NR_SENDTO:
 		x.dir = DIR_WRITE;
 		break;
+	case NR_SENDMMSG:
+		x.dir = DIR_WRITE;
+		count = n;
+		break;
 	case NR_RECVFROM:
+	case NR_RECVMMSG:
 		x.dir = DIR_READ;
 		flags = SYSCALL_ARG4(regs);
+		count = nr == NR_RECVMMSG ? n : 0;
 		break;
 	case NR_RECVMSG:
 		x.dir = DIR_READ;
 		flags = SYSCALL_ARG3(regs);
 		break;
 	case NR_SENDFILE:
+	case NR_SPLICE:
 		x.dir = DIR_WRITE;
-		unreadable = true;
-		break;
-	case NR_CONNECT:
-		if (n && n != -EINPROGRESS)
-			return 0;
-		break;
-	case NR_ACCEPT:
-	case NR_ACCEPT4:
-		if (n < 0)
-			return 0;
+		pages = true;
 		break;
 	default:
 		return 0;
 	}
-	if (n < 0 && nr != NR_CONNECT)
+	if (is_self(x.key.tgid) || flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE))
 		return 0;
-	if (is_self(x.key.tgid) || flags & MSG_PEEK)
+	if (nr == NR_SPLICE && find_tcp(SYSCALL_ARG3(regs), &t))
+		; // to a socket
+	else if (!find_tcp(fd, &t))
 		return 0;
-	if (!find_tcp(nr == NR_ACCEPT || nr == NR_ACCEPT4 ? (__u32)n : (__u32)SYSCALL_ARG1(regs), &t))
-		return 0;
+	else if (nr == NR_SPLICE)
+		x.dir = DIR_READ;
 	x.key.key = (__u64)t.sk;
-	if (nr == NR_CONNECT || nr == NR_ACCEPT || nr == NR_ACCEPT4) {
-		find_conn(&x.key, &t, false);
+	x.time = bpf_ktime_get_ns();
+	if (!pages)
+		locate(&x, nr, regs, count);
+	if (count)
+		n = messages_length(SYSCALL_ARG2(regs), count);
+	if (n == 0) {
+		// Nothing where something was asked for.
+		if (x.dir == DIR_READ && x.seg_left)
+			socket_eof(&x, t.ino);
 		return 0;
-	}
-	x.counters = counters_of(SOURCE_SOCKET_TRACEPOINT);
-	if (!x.counters)
-		return 0;
-	if (n > 0) {
-		__sync_fetch_and_add(&x.counters->calls, 1);
-		__sync_fetch_and_add(&x.counters->seen, n);
 	}
 	x.n = n;
-	x.time = bpf_ktime_get_ns();
-	if (n == 0) {
-		// A read of nothing is the end, unless nothing was asked for.
-		x.conn = bpf_map_lookup_elem(&conns, &x.key);
-		if (x.dir == DIR_READ && (nr == NR_READ || nr == NR_RECVFROM) &&
-		    SYSCALL_ARG3(regs) && x.conn && x.conn->ino == t.ino &&
-		    x.conn->flags & CONN_CROSSED)
-			signal_end(&x, KIND_EOF);
+	if (!socket_seen(&x, t.ino))
+		return 0;
+	if (pages || flags & MSG_TRUNC) {
+		unreadable(&x);
 		return 0;
 	}
-	x.conn = find_conn(&x.key, &t, true);
-	if (!x.conn) {
-		__sync_fetch_and_add(&x.counters->dropped[GAP_STATE], n);
-		return 0;
-	}
-	if (x.conn->phase != PHASE_DEAD) {
-		if (inside_tls(id, regs))
-			x.conn->phase = PHASE_DEAD;
-		if (x.dir == DIR_WRITE) {
-			struct sock_call *call = bpf_map_lookup_elem(&sock_calls, &id);
+	if (x.dir == DIR_WRITE && x.conn->phase != PHASE_DEAD) {
+		struct sock_call *call = bpf_map_lookup_elem(&sock_calls, &id);
 
-			if (call && call->sock == x.key.key)
-				x.time = call->time;
-		}
+		if (call && call->sock == x.key.key)
+			x.time = call->time;
 	}
-	if (unreadable || flags & MSG_TRUNC) {
-		if (x.conn->phase == PHASE_OPEN || x.conn->phase == PHASE_H2)
-			drop(&x, n, GAP_UNREADABLE);
-		else
-			ignore(&x, n);
-		return 0;
-	}
-	x.buf = SYSCALL_ARG2(regs);
-	x.seg_left = n;
-	if (nr == NR_SENDMSG || nr == NR_RECVMSG) {
-		struct user_msghdr msg = {};
-
-		bpf_probe_read_user(&msg, sizeof(msg), (void *)x.buf);
-		x.iov = msg.msg_iov;
-		x.iov_left = msg.msg_iovlen;
-		x.seg_left = 0;
-	} else if (gather) {
-		x.iov = x.buf;
-		x.iov_left = SYSCALL_ARG3(regs);
-		x.seg_left = 0;
-	}
-	if (x.iov)
-		next_segment(&x);
-	on_bytes(&x);
+	x.msgs = forget(&x, x.msgs);
+	x.msgs_left = forget(&x, x.msgs_left);
+	socket_bytes(&x, id, regs);
 	return 0;
 }

@@ -14,20 +14,19 @@ enum nr {
 	NR_READV = 19,
 	NR_WRITEV = 20,
 	NR_SENDFILE = 40,
-	NR_CONNECT = 42,
-	NR_ACCEPT = 43,
 	NR_SENDTO = 44,
 	NR_RECVFROM = 45,
 	NR_SENDMSG = 46,
 	NR_RECVMSG = 47,
-	NR_ACCEPT4 = 288,
+	NR_SPLICE = 275,
+	NR_RECVMMSG = 299,
+	NR_SENDMMSG = 307,
 };
 #define SYSCALL_ARG1(regs) BPF_CORE_READ(regs, di)
 #define SYSCALL_ARG2(regs) BPF_CORE_READ(regs, si)
 #define SYSCALL_ARG3(regs) BPF_CORE_READ(regs, dx)
 #define SYSCALL_ARG4(regs) BPF_CORE_READ(regs, r10)
 #define SYSCALL_NR(regs) BPF_CORE_READ(regs, orig_ax)
-#define GO_G(regs) BPF_CORE_READ(regs, r14)
 #define TS_COMPAT 2
 
 static __always_inline bool is_compat(struct task_struct *task)
@@ -42,13 +41,13 @@ enum nr {
 	NR_READV = 65,
 	NR_WRITEV = 66,
 	NR_SENDFILE = 71,
-	NR_ACCEPT = 202,
-	NR_CONNECT = 203,
+	NR_SPLICE = 76,
 	NR_SENDTO = 206,
 	NR_RECVFROM = 207,
 	NR_SENDMSG = 211,
 	NR_RECVMSG = 212,
-	NR_ACCEPT4 = 242,
+	NR_RECVMMSG = 243,
+	NR_SENDMMSG = 269,
 };
 struct pt_regs___nr {
 	int syscallno;
@@ -58,7 +57,6 @@ struct pt_regs___nr {
 #define SYSCALL_ARG3(regs) BPF_CORE_READ(regs, regs[2])
 #define SYSCALL_ARG4(regs) BPF_CORE_READ(regs, regs[3])
 #define SYSCALL_NR(regs) BPF_CORE_READ((struct pt_regs___nr *)(regs), syscallno)
-#define GO_G(regs) BPF_CORE_READ(regs, regs[28])
 #define TIF_32BIT 22
 
 static __always_inline bool is_compat(struct task_struct *task)
@@ -71,7 +69,6 @@ struct tcp {
 	struct file *file;
 	struct sock *sk;
 	__u64 ino;
-	__u16 family;
 };
 
 // The TCP socket behind a descriptor of this task; false for everything else.
@@ -83,6 +80,7 @@ static __noinline __attribute__((unused)) int find_tcp(__u32 fd, struct tcp *t)
 	struct socket *socket;
 	struct inode *inode;
 	struct sock *sk;
+	__u16 family;
 
 	if (fd >= BPF_CORE_READ(fdt, max_fds))
 		return 0;
@@ -96,8 +94,8 @@ static __noinline __attribute__((unused)) int find_tcp(__u32 fd, struct tcp *t)
 	sk = BPF_CORE_READ(socket, sk);
 	if (!sk)
 		return 0;
-	t->family = BPF_CORE_READ(sk, __sk_common.skc_family);
-	if (t->family != AF_INET && t->family != AF_INET6)
+	family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	if (family != AF_INET && family != AF_INET6)
 		return 0;
 	if (BPF_CORE_READ(sk, sk_type) != SOCK_STREAM)
 		return 0;
@@ -105,38 +103,6 @@ static __noinline __attribute__((unused)) int find_tcp(__u32 fd, struct tcp *t)
 	t->sk = sk;
 	t->ino = BPF_CORE_READ(inode, i_ino);
 	return !is_compat(task);
-}
-
-// The other end of the socket, as far as the kernel knows it.
-static __always_inline void set_peer(struct conn *c, struct sock *sk)
-{
-	__u16 family = BPF_CORE_READ(sk, __sk_common.skc_family);
-
-	if (family == AF_INET)
-		c->addr[0] = BPF_CORE_READ(sk, __sk_common.skc_daddr);
-	else if (family == AF_INET6)
-		BPF_CORE_READ_INTO(&c->addr, sk, __sk_common.skc_v6_daddr);
-	else
-		return;
-	c->port = __builtin_bswap16(BPF_CORE_READ(sk, __sk_common.skc_dport));
-	c->family = family;
-}
-
-// The connection of a socket; a new one, late or not, when there is none or when
-// the address belongs to another socket by now.
-static __noinline __attribute__((unused)) struct conn *
-find_conn(const struct conn_key *key, struct tcp *t, bool late)
-{
-	struct conn *c = bpf_map_lookup_elem(&conns, key);
-
-	if (c && c->ino == t->ino)
-		return c;
-	c = conn_new(key, late);
-	if (!c)
-		return NULL;
-	c->ino = t->ino;
-	set_peer(c, t->sk);
-	return c;
 }
 
 static __always_inline bool last_reference(struct file *file)

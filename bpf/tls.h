@@ -1,27 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 //
-// What the taps of TLS libraries share: registers by the C calling convention,
-// calls between entry and return, sessions between birth and end.
+// What the taps of TLS libraries share: calls between entry and return, sessions
+// between birth and end.
 #pragma once
 
 #include "capture.h"
-
-#if defined(__TARGET_ARCH_x86)
-#define ARG1(ctx) ((ctx)->di)
-#define ARG2(ctx) ((ctx)->si)
-#define ARG3(ctx) ((ctx)->dx)
-#define ARG4(ctx) ((ctx)->cx)
-#define RESULT(ctx) ((ctx)->ax)
-// The return pops the address that the call pushed.
-#define POPPED 8
-#elif defined(__TARGET_ARCH_arm64)
-#define ARG1(ctx) ((ctx)->regs[0])
-#define ARG2(ctx) ((ctx)->regs[1])
-#define ARG3(ctx) ((ctx)->regs[2])
-#define ARG4(ctx) ((ctx)->regs[3])
-#define RESULT(ctx) ((ctx)->regs[0])
-#define POPPED 0
-#endif
+#include "registers.h"
 
 // What the probe says to its program: in the lower half how much the stack has grown
 // between the function's entry, or its return, and where the probe stands; in the upper
@@ -94,6 +78,8 @@ static __always_inline bool call_moved(struct xfer *x, const struct call *call, 
 		x->conn = conn_new(&x->key, true);
 	if (!x->conn)
 		__sync_fetch_and_add(&x->counters->dropped[GAP_STATE], n);
+	else if (call->sock && !x->conn->family)
+		set_peer(x->conn, (struct sock *)call->sock);
 	return x->conn;
 }
 
@@ -116,12 +102,8 @@ static __always_inline int call_unreadable(const struct call *call, __u32 source
 {
 	struct xfer x;
 
-	if (!call_moved(&x, call, source, n))
-		return 0;
-	if (x.conn->phase == PHASE_OPEN || x.conn->phase == PHASE_H2)
-		drop(&x, n, GAP_UNREADABLE);
-	else
-		ignore(&x, n);
+	if (call_moved(&x, call, source, n))
+		unreadable(&x);
 	return 0;
 }
 

@@ -102,4 +102,5 @@ struct counters {
 	__u64 records;
 	__u64 ignored;
 	__u64 dropped[NUM_GAP_REASONS];
+	__u64 lost_ends; // records of an end that no ring had room for
 };

@@ -1,6 +1,7 @@
 package probes
 
 import (
+	"cmp"
 	"context"
 	"debug/elf"
 	"errors"
@@ -19,8 +20,6 @@ import (
 	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
-
-	"github.com/tollwire/tollwire/flow"
 )
 
 // Report is what this kernel and these privileges allow, and what they do not.
@@ -75,9 +74,9 @@ type TapState struct {
 
 // Sockets is the way to plaintext sockets.
 type Sockets struct {
-	Way    string    `json:"way"` // tracepoint, or off
+	Way    string    `json:"way"` // fentry, kprobe, tracepoint, or off
 	Error  string    `json:"error,omitempty"`
-	Better []Feature `json:"better,omitempty"` // ways that would cost less, and why they are not taken
+	Better []Feature `json:"better,omitempty"` // ways that see more at less cost, and why they are not taken
 }
 
 // Process is a program with a TLS implementation in it.
@@ -280,38 +279,6 @@ func tryRawTracepoint() error {
 	return l.Close()
 }
 
-// The function by which the better ways to the sockets are tried.
-const socketFunction = "tcp_sendmsg"
-
-func tryFentry() error {
-	prog, err := nothing(ebpf.Tracing, ebpf.AttachTraceFEntry, socketFunction)
-	if err != nil {
-		return fmt.Errorf("load program: %w", err)
-	}
-	defer prog.Close()
-	l, err := link.AttachTracing(link.TracingOptions{Program: prog})
-	if err != nil {
-		return fmt.Errorf("attach: %w", err)
-	}
-	return l.Close()
-}
-
-func tryKprobe() error {
-	if _, err := os.Stat("/sys/bus/event_source/devices/kprobe"); errors.Is(err, fs.ErrNotExist) {
-		return errors.New("the kernel is built without CONFIG_KPROBE_EVENTS")
-	}
-	prog, err := nothing(ebpf.Kprobe, ebpf.AttachNone, "")
-	if err != nil {
-		return fmt.Errorf("load program: %w", err)
-	}
-	defer prog.Close()
-	l, err := link.Kprobe(socketFunction, prog, nil)
-	if err != nil {
-		return fmt.Errorf("attach: %w", err)
-	}
-	return l.Close()
-}
-
 // tryMapFiles opens one of the agent's own mapped files, which needs the same
 // capability as those of others.
 func tryMapFiles() error {
@@ -401,52 +368,46 @@ func (c *checker) atLeast(major, minor int) bool {
 // taps loads every tap and tries the ways to the sockets.
 func (c *checker) taps() *Taps {
 	t := newTaps(c.cfg)
-	loadErr := t.load()
-	sources := make([]flow.Source, 0, len(tlsTaps)+1)
+	err := t.load()
 	for _, tap := range tlsTaps {
-		sources = append(sources, tap.source)
-	}
-	for _, source := range append(sources, flow.SourceSocketTracepoint) {
-		err := t.refused[source]
-		if err == nil && len(t.programs) == 0 {
-			err = loadErr
-		}
-		state := TapState{Tap: source.String(), State: c.stateOf(err)}
+		err := cmp.Or(err, t.refused[tap.source])
+		state := TapState{Tap: tap.source.String(), State: c.stateOf(err)}
 		if err != nil {
 			state.Error = c.oneLine(err)
 		}
 		c.Taps = append(c.Taps, state)
 	}
-	c.sockets(t)
+	c.sockets(t, err)
 	return t
 }
 
-func (c *checker) sockets(t *Taps) {
+// sockets tries the ways to the sockets, with the maps that are loaded or err.
+func (c *checker) sockets(t *Taps, err error) {
 	c.Sockets.Way = "off"
 	if c.cfg.Sockets == "off" {
 		c.Sockets.Error = "turned off by the configuration"
 		return
 	}
-	for _, way := range []struct {
-		name string
-		try  func() error
-	}{{"fentry", tryFentry}, {"kprobe", tryKprobe}} {
-		f := c.outcome(way.name, way.try(), "", "")
-		if f.Next = ""; f.State == Yes {
-			f.Detail = "the kernel has it; this build of tollwire has no such tap"
-		}
-		c.Sockets.Better = append(c.Sockets.Better, f)
+	if err != nil {
+		c.Sockets.Error = c.oneLine(err)
+		return
 	}
-	tap := &socketTracepoint{enter: t.programs["socket_enter"], exit: t.programs["socket_exit"]}
-	links, err := attachSockets(tap)
+	tap, links, err := t.attachSockets()
 	for _, l := range links {
 		err = errors.Join(err, l.Close())
 	}
 	if err != nil {
 		c.Sockets.Error = c.oneLine(err)
-		return
+	} else {
+		c.Sockets.Way = way(tap)
 	}
-	c.Sockets.Way = tap.name()
+	for _, better := range socketTaps {
+		if err := t.refused[better.source()]; err != nil {
+			f := c.outcome(way(better), err, "", "")
+			f.Next = ""
+			c.Sockets.Better = append(c.Sockets.Better, f)
+		}
+	}
 }
 
 // held is what is known of a file: what TLS it holds and whether a tap goes on it.

@@ -384,8 +384,8 @@ func (t *Taps) Attached() (all []Attachment) {
 		a.Processes = slices.Sorted(maps.Keys(f.procs))
 		all = append(all, a)
 	}
-	if t.sockets != "off" {
-		all = append(all, Attachment{Source: flow.SourceSocketTracepoint, Path: "sockets", Functions: []string{"sys_enter", "sys_exit"}})
+	if t.sockets != flow.SourceNone {
+		all = append(all, Attachment{Source: t.sockets, Path: "sockets"})
 	}
 	return all
 }

@@ -20,6 +20,7 @@ type opensslCall struct {
 	Buf     uint64
 	Out     uint64
 	Time    uint64
+	Sock    uint64
 	Dir     uint8
 	OnStack uint8
 	_       [6]byte
@@ -80,6 +81,7 @@ type opensslCounters struct {
 	Records   uint64
 	Ignored   uint64
 	Dropped   [9]uint64
+	LostEnds  uint64
 }
 
 type opensslSettings struct {
@@ -92,9 +94,17 @@ type opensslSettings struct {
 }
 
 type opensslSockCall struct {
-	_    structs.HostLayout
-	Sock uint64
-	Time uint64
+	_          structs.HostLayout
+	Sock       uint64
+	Time       uint64
+	Size       uint64
+	Buf        uint64
+	SegLeft    uint64
+	Iov        uint64
+	IovLeft    uint32
+	Dir        uint8
+	Unreadable uint8
+	_          [2]byte
 }
 
 type opensslVerdictKey struct {

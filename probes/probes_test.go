@@ -7,11 +7,13 @@ import (
 	cryptotls "crypto/tls"
 	"encoding/pem"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,6 +27,9 @@ import (
 
 	"github.com/tollwire/tollwire/flow"
 )
+
+// sockets is the way to the sockets that all tests take.
+var sockets = flag.String("sockets", "auto", "way to the sockets: auto, fentry, kprobe or tracepoint")
 
 // needRoot skips what attaches; `make test` runs these tests as root.
 func needRoot(t *testing.T) {
@@ -51,17 +56,21 @@ type stream struct {
 
 // content is what came of one direction of a connection.
 type content struct {
+	conn   flow.Conn
 	source flow.Source
 	late   bool
 	bytes  []byte // gaps as zero bytes
 	gap    uint64
 	times  []flow.Time
 	heads  int
+	reason flow.GapReason // of the last gap
+	peer   netip.AddrPort
 	ended  bool // in order
 	closed bool
 }
 
 func open(cfg Config) (*store, error) {
+	cfg.Sockets = *sockets
 	cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	taps, err := Start(context.Background(), cfg)
 	if err != nil {
@@ -103,6 +112,11 @@ func start(t *testing.T, cfg Config) *capture {
 		t.Fatal(err)
 	}
 	t.Logf("attached after %v; sockets by %s", time.Since(began).Round(time.Millisecond), s.taps.sockets)
+	if os.Getenv(kernelMatrix) != "" {
+		for source, err := range s.taps.refused {
+			t.Errorf("%v: %v", source, err)
+		}
+	}
 	c := &capture{T: t, store: s}
 	t.Cleanup(func() {
 		c.balanced()
@@ -161,7 +175,7 @@ func (s *store) take(d *flow.Data) {
 	k := stream{d.Conn, d.Dir}
 	c := s.streams[k]
 	if c == nil {
-		c = &content{source: d.Source, late: d.Late}
+		c = &content{conn: d.Conn, source: d.Source, late: d.Late}
 		s.streams[k] = c
 	}
 	if d.Conn.Gen == 0 || d.Conn.Proc.Start == 0 {
@@ -177,6 +191,10 @@ func (s *store) take(d *flow.Data) {
 	if d.Head {
 		c.heads++
 	}
+	if d.Gap > 0 {
+		c.reason = d.GapReason
+	}
+	c.peer = d.Peer
 	c.ended = c.ended || d.Kind == flow.KindEOF
 	c.closed = c.closed || d.Kind == flow.KindClose
 }
@@ -376,7 +394,7 @@ func TestPlaintextSocket(t *testing.T) {
 	url, _ := server(t, false)
 	curl(t, "", "--data-binary", "plain text", url+"/v1/x?id=socket-one")
 	w := c.one(flow.Write, "POST /v1/x?id=socket-one")
-	if w.source.String() != "socket."+c.taps.sockets || w.late || !bytes.HasSuffix(w.bytes, []byte("plain text")) {
+	if w.source != c.taps.sockets || w.late || !bytes.HasSuffix(w.bytes, []byte("plain text")) {
 		t.Errorf("source %v, late %v, %q", w.source, w.late, w.bytes)
 	}
 	c.one(flow.Read, "answer to socket-one: 10 bytes")
@@ -482,6 +500,11 @@ func TestTinyRing(t *testing.T) {
 	}
 	if s.Dropped[flow.GapRingFull] < 900_000 || s.Seen != s.Submitted+s.Ignored+s.Dropped[flow.GapRingFull] {
 		t.Errorf("%+v", s)
+	}
+	// What is left of the ring is soon full of the ends of connections.
+	curl(t, ca, "--header", "Connection: close", "--data", "{}", url+"/v1/x?id=tiny-[1-60]")
+	if s = taps.Stats().Sources[flow.SourceOpenSSL]; s.LostEnds == 0 {
+		t.Error("no end was lost in a full ring")
 	}
 	if err := taps.Close(); err != nil {
 		t.Error(err)

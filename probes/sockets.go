@@ -3,39 +3,75 @@ package probes
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+
+	"github.com/tollwire/tollwire/flow"
 )
 
 // socketTap is one way to the bytes of plaintext sockets.
 type socketTap interface {
-	name() string
+	source() flow.Source
+	// probe tries, with a program that does nothing, whether the kernel has this way.
+	probe() error
+	// spec is what the way loads into this kernel.
+	spec() (*ebpf.CollectionSpec, error)
 	// attach attaches all of the tap or nothing.
-	attach() ([]link.Link, error)
+	attach(programs map[string]*ebpf.Program) ([]link.Link, error)
 }
 
-func attachSockets(tap socketTap) ([]link.Link, error) { return tap.attach() }
+// socketTaps are the ways to the sockets, the best first.
+var socketTaps = []socketTap{socketFentry{}, socketKprobe{}, socketTracepoint{}}
 
-// socketTracepoint sees system calls by raw tracepoints, which need no tracefs.
-type socketTracepoint struct {
-	enter, exit *ebpf.Program
+// way is a tap's value of Config.Sockets.
+func way(tap socketTap) string { return strings.TrimPrefix(tap.source().String(), "socket.") }
+
+// attachSockets takes the best way to the sockets that this kernel has, or the one
+// that is asked for; nil when sockets are off. Of the ways that were not to be had,
+// t.refused says why.
+func (t *Taps) attachSockets() (socketTap, []link.Link, error) {
+	if t.cfg.Sockets == "off" {
+		return nil, nil, nil
+	}
+	var errs []error
+	for _, tap := range socketTaps {
+		if t.cfg.Sockets != "auto" && t.cfg.Sockets != way(tap) {
+			continue
+		}
+		links, err := t.attachSocketTap(tap)
+		if err == nil {
+			return tap, links, nil
+		}
+		t.refused[tap.source()] = err
+		errs = append(errs, fmt.Errorf("read sockets by %s: %w", way(tap), err))
+	}
+	return nil, nil, errors.Join(errs...)
 }
 
-func (*socketTracepoint) name() string { return "tracepoint" }
+func (t *Taps) attachSocketTap(tap socketTap) ([]link.Link, error) {
+	if err := tap.probe(); err != nil {
+		return nil, err
+	}
+	if err := t.loadPrograms(tap.spec); err != nil {
+		return nil, err
+	}
+	return tap.attach(t.programs)
+}
 
-func (s *socketTracepoint) attach() ([]link.Link, error) {
-	if s.enter == nil || s.exit == nil {
-		return nil, errors.New("its programs did not load")
+// attachAll attaches all or nothing.
+func attachAll(attach ...func() (link.Link, error)) ([]link.Link, error) {
+	var links []link.Link
+	for _, one := range attach {
+		l, err := one()
+		if err != nil {
+			for _, l := range links {
+				err = errors.Join(err, l.Close())
+			}
+			return nil, err
+		}
+		links = append(links, l)
 	}
-	// The entry first: an exit without its entry takes the exit's time.
-	enter, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: "sys_enter", Program: s.enter})
-	if err != nil {
-		return nil, fmt.Errorf("attach to sys_enter: %w", err)
-	}
-	exit, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: "sys_exit", Program: s.exit})
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("attach to sys_exit: %w", err), enter.Close())
-	}
-	return []link.Link{enter, exit}, nil
+	return links, nil
 }

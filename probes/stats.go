@@ -12,6 +12,7 @@ type SourceStats struct {
 	Records   uint64 // records that went into a ring with them
 	Ignored   uint64 // bytes that nobody needs
 	Dropped   [flow.NumGapReasons]uint64
+	LostEnds  uint64 // ends of directions, connections and (SourceNone) processes that no ring had room for
 }
 
 // Stats is what the kernel side has counted since Start.
@@ -43,6 +44,7 @@ func (t *Taps) readStats() (s Stats) {
 			sum.Submitted += c.Submitted
 			sum.Records += c.Records
 			sum.Ignored += c.Ignored
+			sum.LostEnds += c.LostEnds
 			for i, n := range c.Dropped {
 				sum.Dropped[i] += n
 			}

@@ -8,6 +8,7 @@ import (
 	"math/bits"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
 
@@ -29,7 +30,7 @@ type Config struct {
 	Rings     int          // rings, and so shards; default the number of CPUs, at most 4
 	RingBytes int          // bytes of each ring, rounded up to a power of two; default 8 MiB
 	BodyLimit int64        // bytes captured of one message; default 4 MiB and 64 KiB for its head; -1: no limit
-	Sockets   string       // way to the sockets: auto (default), tracepoint, kprobe, fentry, off
+	Sockets   string       // way to the sockets: auto (default, the best there is), fentry, kprobe, tracepoint, off
 }
 
 // HeadRoom is what the default BodyLimit allows for a message's head, in bytes.
@@ -65,9 +66,9 @@ func (c *Config) setDefaults() error {
 	switch c.Sockets {
 	case "":
 		c.Sockets = "auto"
-	case "auto", "tracepoint", "kprobe", "fentry", "off":
+	case "auto", "fentry", "kprobe", "tracepoint", "off":
 	default:
-		return fmt.Errorf("sockets: want auto, tracepoint, kprobe, fentry or off, found %q", c.Sockets)
+		return fmt.Errorf("sockets: want auto, fentry, kprobe, tracepoint or off, found %q", c.Sockets)
 	}
 	return nil
 }
@@ -87,9 +88,9 @@ type Taps struct {
 	refused  map[flow.Source]error // taps that it did not accept
 	loaded   []*ebpf.Collection
 	links    []link.Link
-	multi    bool // uprobe_multi links
-	cookies  bool // what a probe tells its program, since Linux 5.15
-	sockets  string
+	multi    bool        // uprobe_multi links
+	cookies  bool        // what a probe tells its program, since Linux 5.15
+	sockets  flow.Source // SourceNone: not seen
 	finder   *finder
 
 	signatures signature.Set
@@ -180,12 +181,6 @@ func (t *Taps) load() error {
 	for _, tap := range tlsTaps {
 		t.loadTap(tap.source, tap.load)
 	}
-	if t.cfg.Sockets != "off" {
-		t.loadTap(flow.SourceSocketTracepoint, loadSocketTracepoint)
-	}
-	if len(t.programs) == 0 {
-		return errors.New("load taps: the kernel accepts none")
-	}
 	return nil
 }
 
@@ -239,7 +234,7 @@ func (t *Taps) loadPrograms(read func() (*ebpf.CollectionSpec, error)) error {
 	}
 	if t.multi {
 		for _, p := range spec.Programs {
-			if p.Type == ebpf.Kprobe {
+			if p.Type == ebpf.Kprobe && strings.HasPrefix(p.SectionName, "u") {
 				p.AttachType = ebpf.AttachTraceUprobeMulti
 			}
 		}
@@ -278,21 +273,19 @@ func (t *Taps) attachKernel() error {
 	} else {
 		t.links = append(t.links, l)
 	}
-	tap := &socketTracepoint{enter: t.programs["socket_enter"], exit: t.programs["socket_exit"]}
-	t.sockets = "off"
-	switch t.cfg.Sockets {
-	case "off":
-		return nil
-	case "kprobe", "fentry":
-		return fmt.Errorf("sockets: %s is not built in; use tracepoint", t.cfg.Sockets)
-	}
-	links, err := attachSockets(tap)
-	if err != nil {
-		t.log.Error("plaintext sockets are not seen", "way", tap.name(), "err", err)
-		return nil
-	}
+	tap, links, err := t.attachSockets()
 	t.links = append(t.links, links...)
-	t.sockets = tap.name()
+	switch {
+	case tap != nil:
+		t.sockets = tap.source()
+	case err != nil && t.cfg.Sockets != "auto":
+		return err
+	case err != nil:
+		t.log.Error("plaintext sockets are not seen", "err", err)
+	}
+	if len(t.programs) == 0 {
+		return errors.New("load taps: the kernel accepts none")
+	}
 	return nil
 }
 

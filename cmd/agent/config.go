@@ -42,7 +42,7 @@ type LogConfig struct {
 
 // CaptureConfig is what crosses from the kernel.
 type CaptureConfig struct {
-	Sockets   string `yaml:"sockets"`    // auto, tracepoint, off
+	Sockets   string `yaml:"sockets"`    // auto, fentry, kprobe, tracepoint, off
 	Rings     int    `yaml:"rings"`      // decoders that run side by side; 0: one a CPU, at most 4
 	RingBytes Size   `yaml:"ring_bytes"` // of each ring
 	BodyLimit Size   `yaml:"body_limit"` // of one message's body
@@ -134,7 +134,7 @@ func defaults() *Config {
 func (c *Config) flags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Log.Level, "log-level", c.Log.Level, "debug, info, warn or error")
 	fs.StringVar(&c.Log.Format, "log-format", c.Log.Format, "text or json")
-	fs.StringVar(&c.Capture.Sockets, "sockets", c.Capture.Sockets, "how plaintext sockets are read: auto, tracepoint or off")
+	fs.StringVar(&c.Capture.Sockets, "sockets", c.Capture.Sockets, "how plaintext sockets are read: auto, fentry, kprobe, tracepoint or off")
 	fs.IntVar(&c.Capture.Rings, "rings", c.Capture.Rings, "rings and decoders side by side (0: one a CPU, at most 4)")
 	fs.Var(&c.Capture.RingBytes, "ring-bytes", "size of each ring, a power of two")
 	fs.Var(&c.Capture.BodyLimit, "body-limit", "bytes of one message's body that are read at most")
@@ -245,9 +245,9 @@ func (c *Config) validate() []invalid {
 	var all []invalid
 	bad := func(key, format string, a ...any) { all = append(all, invalid{key, fmt.Sprintf(format, a...)}) }
 	switch c.Capture.Sockets {
-	case "auto", "tracepoint", "off":
+	case "auto", "fentry", "kprobe", "tracepoint", "off":
 	default:
-		bad("capture.sockets", "is %q: want auto, tracepoint or off", c.Capture.Sockets)
+		bad("capture.sockets", "is %q: want auto, fentry, kprobe, tracepoint or off", c.Capture.Sockets)
 	}
 	if c.Capture.Rings < 0 || c.Capture.Rings > 64 {
 		bad("capture.rings", "is %d: want 0 to 64", c.Capture.Rings)

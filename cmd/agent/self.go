@@ -80,6 +80,9 @@ func (s *self) samples(emit func(metric.Sample)) {
 	taps, user := s.taps.Stats(), s.pipeline.decoded()
 	for src, t := range taps.Sources {
 		name := flow.Source(src).String()
+		if t.LostEnds > 0 || t.Calls > 0 {
+			count("tollwire.capture.ends.lost", "", "Ends of connections, directions and (source none) processes that the ring had no room for.", t.LostEnds, metric.Attr{Key: "source", Value: name})
+		}
 		if t.Calls == 0 {
 			continue
 		}

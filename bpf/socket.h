@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+//
+// What the ways to the sockets share: the connection of a TCP socket, whether a
+// call on it is part of one into a TLS library, and what becomes of its bytes.
+#pragma once
+
+#include "capture.h"
+
+#if defined(__TARGET_ARCH_x86)
+#define GO_G(regs) BPF_CORE_READ(regs, r14)
+#elif defined(__TARGET_ARCH_arm64)
+#define GO_G(regs) BPF_CORE_READ(regs, regs[28])
+#endif
+
+// The number of a socket's inode tells it from one that was at its address before.
+// 0: no program holds the socket, it is the kernel's own.
+static __always_inline __u64 inode_of(struct sock *sk)
+{
+	return BPF_CORE_READ(sk, sk_socket, file, f_inode, i_ino);
+}
+
+// Bytes that went through a TCP socket in one direction, to and from its program;
+// a SYN or FIN counts as one.
+static __always_inline __u64 moved(struct sock *sk, __u8 dir)
+{
+	struct tcp_sock *tp = (void *)sk;
+
+	if (dir == DIR_READ) {
+		__u32 waiting = BPF_CORE_READ(tp, rcv_nxt) - BPF_CORE_READ(tp, copied_seq);
+
+		return BPF_CORE_READ(tp, bytes_received) - waiting;
+	}
+	__u32 under_way = BPF_CORE_READ(tp, write_seq) - BPF_CORE_READ(tp, snd_una);
+
+	return BPF_CORE_READ(tp, bytes_acked) + under_way;
+}
+
+// Whether anything went through the socket before this call, which has moved n
+// bytes by now. The socket itself knows, whichever process has opened it.
+static __always_inline bool was_used(struct sock *sk, __u8 dir, __u64 n)
+{
+	if (BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP) // MPTCP counts elsewhere
+		return true;
+	return moved(sk, dir) > n + 1 || moved(sk, !dir) > 1;
+}
+
+// The connection of a socket, made when this process has used none there; its
+// call has moved n bytes by now.
+static __noinline __attribute__((unused)) struct conn *
+socket_conn(const struct conn_key *key, __u64 ino, __u8 dir, __u64 n)
+{
+	struct conn *c = bpf_map_lookup_elem(&conns, key);
+	struct sock *sk = (void *)key->key;
+
+	if (c && c->ino == ino)
+		return c;
+	c = conn_new(key, was_used(sk, dir, n));
+	if (!c)
+		return NULL;
+	c->ino = ino;
+	set_peer(c, sk);
+	return c;
+}
+
+// The call into a TLS library that the task is in, else NULL. What goes through
+// a socket then was seen there, or is ciphertext.
+static __always_inline struct call *tls_call(__u64 id, struct pt_regs *regs)
+{
+	struct call_key key = {.task = id};
+	struct call *call = bpf_map_lookup_elem(&calls, &key);
+
+	if (call && call->frame)
+		return call;
+	key.task = id >> 32;
+	key.g = GO_G(regs);
+	return bpf_map_lookup_elem(&calls, &key);
+}
+
+// Counts the x->n bytes of a call and finds their connection; false when nothing
+// is left to do. The caller has filled key, dir, n, time and tid.
+static __always_inline bool socket_seen(struct xfer *x, __u64 ino)
+{
+	x->counters = counters_of(x->key.source);
+	x->settings = settings();
+	if (!x->counters || !x->settings)
+		return false;
+	__sync_fetch_and_add(&x->counters->calls, 1);
+	__sync_fetch_and_add(&x->counters->seen, x->n);
+	x->conn = socket_conn(&x->key, ino, x->dir, x->n);
+	if (!x->conn)
+		__sync_fetch_and_add(&x->counters->dropped[GAP_STATE], x->n);
+	return x->conn;
+}
+
+// Lets the verifier forget which kind of call it is. It would follow each of them
+// through all that is to come.
+static __always_inline void alike(struct xfer *x)
+{
+	x->dir = forget(x, x->dir);
+	x->n = forget(x, x->n);
+	x->buf = forget(x, x->buf);
+	x->seg_left = forget(x, x->seg_left);
+	x->iov = forget(x, x->iov);
+	x->iov_left = forget(x, x->iov_left);
+	x->msg_left = forget(x, x->msg_left);
+}
+
+// Bytes in the program's memory. Inside of a TLS library they are none of ours,
+// but tell that library's call which peer it talks to.
+static __always_inline void socket_bytes(struct xfer *x, __u64 id, struct pt_regs *regs)
+{
+	struct conn *c = x->conn;
+
+	alike(x);
+	if (c->phase != PHASE_DEAD || c->flags & CONN_TLS) {
+		struct call *outer = tls_call(id, regs);
+
+		if (outer) {
+			outer->sock = x->key.key;
+			c->phase = PHASE_DEAD;
+			c->flags |= CONN_TLS;
+		}
+	}
+	on_bytes(x);
+}
+
+// A read of nothing where something was asked for: the end of that direction.
+static __always_inline void socket_eof(struct xfer *x, __u64 ino)
+{
+	x->conn = bpf_map_lookup_elem(&conns, &x->key);
+	if (x->conn && x->conn->ino == ino && x->conn->flags & CONN_CROSSED)
+		signal_end(x, KIND_EOF);
+}
+
+static __always_inline int socket_close(struct xfer *x, __u64 ino)
+{
+	x->conn = bpf_map_lookup_elem(&conns, &x->key);
+	if (!x->conn || x->conn->ino != ino)
+		return 0;
+	x->time = bpf_ktime_get_ns();
+	return conn_close(x);
+}
