@@ -5,6 +5,7 @@ package decoder
 import (
 	"io"
 	"log/slog"
+	"math"
 	"runtime/debug"
 	"time"
 
@@ -180,7 +181,7 @@ func (d *Decoder) Close() {
 	for c := d.lru.oldest(); c != nil; c = d.lru.oldest() {
 		c.close(&flow.Data{Time: d.now}, exchange.ErrCut)
 	}
-	d.cfg.Deferred.expire(d.now, d.count)
+	d.cfg.Deferred.expire(math.MaxInt64, d.count) // other shards' clocks may be ahead
 }
 
 // Stats returns the counts.

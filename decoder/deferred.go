@@ -25,8 +25,12 @@ type Deferred struct {
 	order   []deferral // of fetched
 }
 
-// deferral is what the call that asks and the one that fetches have in common.
-type deferral struct{ server, id string }
+// deferral is what the call that asks and the one that fetches have in common. Both ends
+// of an exchange may be on this node, each with its own record.
+type deferral struct {
+	role       llm.Role
+	server, id string
+}
 
 type waiting struct {
 	deferral
@@ -51,7 +55,7 @@ func (d *Deferred) add(c *llm.Call, now flow.Time, emit func(*llm.Call)) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	key := deferral{c.ServerAddress, c.ResponseID}
+	key := deferral{c.Role, c.ServerAddress, c.ResponseID}
 	if _, again := d.fetched[key]; again {
 		return
 	}

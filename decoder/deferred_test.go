@@ -32,6 +32,8 @@ func TestDeferred(t *testing.T) {
 		{"answered at once and fetched again", []*llm.Call{{Method: "POST", ResponseID: "a", Deferred: llm.DeferredDone}, done("a")}, []string{"POST  a 0"}},
 		{"never fetched", []*llm.Call{asked("a"), asked("b"), waits("b")}, []string{"POST m a 0", "POST m b 0"}},
 		{"no id", []*llm.Call{asked(""), done("")}, []string{"POST m  0", "GET   5"}},
+		{"both ends", []*llm.Call{asked("a"), {Role: llm.RoleServer, Method: "POST", ResponseID: "a", Deferred: llm.DeferredAsked}, done("a"),
+			{Role: llm.RoleServer, Method: "GET", ResponseID: "a", Deferred: llm.DeferredDone}}, []string{"POST m a 5", "POST  a 0"}},
 		{"ordinary calls", []*llm.Call{{Method: "POST", ResponseID: "a"}, {Method: "POST", ResponseID: "a"}}, []string{"POST  a 0", "POST  a 0"}},
 	} {
 		d := NewDeferred()
