@@ -287,10 +287,13 @@ func (r *rig) prometheus(program, alertmanager string, flags ...string) *servers
 		rules, rules, alertmanager, strings.TrimPrefix(r.agent.Metrics, "http://")), flags...)
 }
 
-// await waits until done, at most half a minute.
+// patience is how long a busy machine may take for what an idle one has in a second.
+const patience = time.Minute
+
+// await waits until done.
 func (r *rig) await(what string, done func() bool) {
 	r.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !done(); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !done(); time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			r.Fatalf("%s did not come", what)
 		}
@@ -381,7 +384,7 @@ func (r *rig) all() totals {
 	want := r.ledger()
 	for name, read := range r.backends {
 		var got totals
-		for deadline := time.Now().Add(40 * time.Second); time.Now().Before(deadline); time.Sleep(250 * time.Millisecond) {
+		for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(250 * time.Millisecond) {
 			if got = read(); got.equal(want) {
 				break
 			}

@@ -70,11 +70,10 @@ func TestHostileModels(t *testing.T) {
 		r.finish([]*clients.Run{run})
 		want := float64((half + 1) * n / 2)
 		var m trial.Samples
-		for range 150 {
+		for deadline := time.Now().Add(patience / 2); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 			if m = r.scrape(); m.Sum("tollwire_calls_total", "tollwire_graph", graph) >= 2*want {
 				break
 			}
-			time.Sleep(100 * time.Millisecond)
 		}
 		lost := m.Sum("tollwire_capture_bytes_total", "fate", "dropped") + m.Sum("tollwire_queue_dropped_total")
 		for _, role := range []string{"client", "server"} {
