@@ -225,3 +225,24 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// TestProbesStandOnOldInstructions: the kernel takes the opcode byte of a VEX or EVEX
+// instruction for that of an old one. Of vpshufb's, 00, that does no harm.
+func TestProbesStandOnOldInstructions(t *testing.T) {
+	for _, s := range mustPublished(t).For("amd64") {
+		in := s.code[s.Start+s.Probe:]
+		switch in[0] {
+		case 0x62, 0xc5:
+			t.Errorf("%s %s: a probe on % x", s.Library, s.Name, in[:6])
+		case 0xc4:
+			if in[1]&0x1f != 2 || in[3] != 0 {
+				t.Errorf("%s %s: a probe on % x, which is no vpshufb", s.Library, s.Name, in[:6])
+			}
+		}
+		for _, at := range s.Returns {
+			if ret := s.code[s.Start+at:]; ret[0] != 0xc3 && (ret[0] != 0xf3 || ret[1] != 0xc3) {
+				t.Errorf("%s %s: no return at %d: % x", s.Library, s.Name, at, ret[:2])
+			}
+		}
+	}
+}
