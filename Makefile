@@ -119,6 +119,15 @@ test-races: setup ## The share of first requests that are seen, 200 tries with p
 	  $(AS_ROOT) ../bin/probes.test -test.v -test.timeout 9m -test.run ^TestAttachRaces$$ -tries 200 -away $$away \
 	    -share $$([ $$away = 0s ] && echo 0 || echo 95) | grep -E 'attach races:|^FAIL|want'; done
 
+# The last of each series that the module proxy has as a toolchain.
+GOS ?= 1.18.10 1.19.13 1.20.14 1.21.13 1.22.12 1.23.12 1.24.12 1.25.6
+.PHONY: test-go
+test-go: setup ## Programs built by every Go since 1.18: with symbols, stripped, position-independent, linked by gcc
+	CGO_ENABLED=0 go test -c -o bin/probes.test ./probes
+	@roots=$$(go env GOROOT); for v in $(GOS); do \
+	  roots=$$roots,$$(cd /tmp && GOTOOLCHAIN=go$$v go env GOROOT); done; \
+	  cd probes && $(AS_ROOT) ../bin/probes.test -test.v -test.timeout 60m -test.run ^TestGo$$ -goroots "$$roots" | $(CURDIR)/hack/testlog
+
 .PHONY: test-render
 test-render: ## Kustomize and Helm render the same manifests
 	cd deploy/render && go test -count=1 ./...

@@ -3,8 +3,6 @@ package probes
 import (
 	"flag"
 	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -28,7 +26,7 @@ func TestAttachRaces(t *testing.T) {
 	c := start(t, Config{})
 	url, ca := serverAway(t, true, *away)
 	libssl := strings.Fields(run(t, nil, "sh", "-c", "ldd $(command -v curl) | awk '/libssl/{print $3}'"))[0]
-	client := buildClient(t, "")
+	client := buildClient(t, "", "0")
 	for name, try := range map[string]func(dir, id string){
 		"curl with a fresh libssl": func(dir, id string) {
 			run(t, nil, "cp", "-L", libssl, filepath.Join(dir, filepath.Base(libssl)))
@@ -63,17 +61,4 @@ func TestAttachRaces(t *testing.T) {
 			}
 		})
 	}
-}
-
-// buildClient builds a program that makes one request, by a toolchain (GOTOOLCHAIN) and with
-// flags of go build.
-func buildClient(t *testing.T, toolchain string, flags ...string) string {
-	t.Helper()
-	client := filepath.Join(t.TempDir(), "goclient"+toolchain)
-	build := exec.Command("go", append(append([]string{"build", "-o", client}, flags...), "./testdata/goclient/main.go")...)
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	return client
 }

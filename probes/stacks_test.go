@@ -152,7 +152,7 @@ func TestEndOfAnswer(t *testing.T) {
 	c := start(t, Config{})
 	server, ca := server(t, true)
 	c.known(server, ca)
-	client := buildClient(t, "")
+	client := buildClient(t, "", "0")
 	c.tapped("libgnutls.so", flow.SourceGnuTLS, "gnutls-cli", "--version")
 	const script = `
 import http.client, ssl, sys, urllib.parse
