@@ -14,6 +14,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/tollwire/tollwire/flow"
 )
@@ -106,11 +107,13 @@ func (f *finder) stop() error {
 	f.wg.Wait()
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	var closing errgroup.Group // the kernel waits at each, and so once
 	for _, t := range f.files {
 		for _, l := range t.links {
-			errs = append(errs, l.Close())
+			closing.Go(l.Close)
 		}
 	}
+	errs = append(errs, closing.Wait())
 	clear(f.files)
 	clear(f.known)
 	if f.real != nil {
