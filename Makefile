@@ -139,6 +139,11 @@ test-render: ## Kustomize and Helm render the same manifests
 test-sdks: setup ## Eleven npm SDKs and three Go SDKs call the simulator and are decoded (the first run downloads them)
 	go test -count=1 -timeout 30m ./internal/clients/sdks
 
+.PHONY: coverage
+coverage: setup build ## Every client that can be had here, with and without the agent; writes docs/coverage.md (downloads some 1 GB)
+	@go build -trimpath -o bin/coverage ./test/coverage
+	@$(AS_ROOT) TOLLWIRE_CACHE=$(TOLLWIRE_CACHE) bin/coverage
+
 FUZZTIME ?= 3s
 .PHONY: fuzz
 fuzz: ## Fuzz every parser for FUZZTIME each

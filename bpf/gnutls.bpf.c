@@ -50,7 +50,7 @@ int gnutls_return(struct pt_regs *ctx)
 // gnutls_init and gnutls_record_send_file may have calls of the others inside, so
 // theirs are kept in places of their own.
 enum place {
-	PLACE_INIT = 1,
+	PLACE_INIT = DIR_READ + 1,
 	PLACE_FILE,
 };
 

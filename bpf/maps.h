@@ -66,10 +66,11 @@ struct conn {
 };
 
 // A call into a TLS library between its entry and its return. frame tells nested
-// calls apart: how deep the stack was at the entry.
+// calls apart: how deep the stack was at the entry. A read that ends a handshake may
+// have the program write from a callback, so that a thread has one of each direction.
 struct call_key {
 	__u64 task; // pid_tgid; for Go the tgid alone
-	__u64 g;    // the goroutine, else 0
+	__u64 g;    // the goroutine; else enum dir, or what a tap keeps beside its calls
 };
 
 struct call {

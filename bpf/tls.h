@@ -31,12 +31,12 @@ static __always_inline void before_write(__u32 source, __u64 session, __u64 buf,
 }
 
 // Remembers a call at its entry. A call that is entered while another one of this
-// thread is on the stack above it is part of that one; an entry that lies no
+// thread and direction is on the stack above it is part of that one; an entry that lies no
 // higher than this one was left by a call that never returned.
 static __always_inline int call_enter(__u64 frame, __u64 conn, __u64 buf, __u64 out, __u8 dir)
 {
 	__u64 id = bpf_get_current_pid_tgid();
-	struct call_key key = {.task = id};
+	struct call_key key = {.task = id, .g = dir};
 	struct call call = {.frame = frame, .conn = conn, .buf = buf, .out = out, .dir = dir};
 	struct call *outer;
 
@@ -128,9 +128,13 @@ static __always_inline int call_eof(const struct call *call, __u32 source)
 // outermost wins: it is the one that was entered first.
 static __always_inline struct call *call_returning(struct pt_regs *ctx)
 {
-	struct call_key key = {.task = bpf_get_current_pid_tgid()};
+	struct call_key key = {.task = bpf_get_current_pid_tgid(), .g = DIR_READ};
 	struct call *call = bpf_map_lookup_elem(&calls, &key);
 
+	if (call && call->frame == RETURN_FRAME(ctx))
+		return call;
+	key.g = DIR_WRITE;
+	call = bpf_map_lookup_elem(&calls, &key);
 	return call && call->frame == RETURN_FRAME(ctx) ? call : NULL;
 }
 

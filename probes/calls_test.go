@@ -32,7 +32,7 @@ func TestCalls(t *testing.T) {
 	for _, way := range []struct {
 		name  string
 		calls int
-	}{{"plain", 1}, {"ex", 1}, {"retried", 1}, {"retried-ex", 1}, {"partial", 1}, {"nested", 1}, {"peeked", 1},
+	}{{"plain", 1}, {"ex", 1}, {"retried", 1}, {"retried-ex", 1}, {"partial", 1}, {"nested", 1}, {"called-back", 1}, {"peeked", 1},
 		{"cleared", 1}, {"renegotiated", 1}, {"ended", 1}, {"ended-ex", 1}, {"cut", 1}, {"threads", 4}, {"forked", 2}} {
 		t.Run(way.name, func(t *testing.T) {
 			c := &capture{T: t, store: c.store}

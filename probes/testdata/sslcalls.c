@@ -27,16 +27,23 @@ static void renegotiate(struct pair p, char *in, int *got)
 	must(SSL_num_renegotiations(p.client) == 1, "counting handshakes");
 }
 
+// Writes a request into out and returns its length.
+static int compose(char *out, const char *id)
+{
+	int len = sprintf(out, "POST /v1/x?id=%s HTTP/1.1\r\nContent-Length: %d\r\n\r\n", id, BODY);
+
+	for (int i = 0; i < BODY; i++)
+		out[len++] = 'a' + i % 26;
+	return len;
+}
+
 // Sends one request and reads it at the other end, whatever the BIOs between hold.
 // The _ex twins are called when ex is set, and both in turn when it is 2.
 static void talk(struct pair p, const char *id, int ex)
 {
 	static __thread char out[BODY + 200], in[BODY + 200];
-	int len = snprintf(out, sizeof(out), "POST /v1/x?id=%s HTTP/1.1\r\nContent-Length: %d\r\n\r\n", id, BODY);
-	int sent = 0, got = 0;
+	int len = compose(out, id), sent = 0, got = 0;
 
-	for (int i = 0; i < BODY; i++)
-		out[len++] = 'a' + i % 26;
 	for (int i = 0; got < len; i++) {
 		int n = len - sent < 7000 ? len - sent : 7000, done = 1;
 		size_t moved = 0;
@@ -146,6 +153,35 @@ static void simple(const char *id, int ex)
 	free_pair(p);
 }
 
+static char called_out[BODY + 200];
+static int called_len, called_sent;
+
+static void call_back(const SSL *ssl, int where, int result)
+{
+	for (; where & SSL_CB_HANDSHAKE_DONE && called_sent < called_len; called_sent += 5000)
+		must(SSL_write((SSL *)ssl, called_out + called_sent, called_len - called_sent < 5000 ? called_len - called_sent : 5000) > 0, "writing");
+}
+
+// Writes while it reads: as Node does, from the callback of the SSL_read that ends the
+// handshake.
+static void called_back(const char *id)
+{
+	struct pair p = new_pair(clients, servers);
+	char in[BODY + 200], c;
+	int got = 0, n;
+
+	called_len = compose(called_out, id);
+	join_by_memory(p);
+	SSL_set_info_callback(p.client, call_back);
+	for (int i = 0; i < 10 && got < called_len; i++) {
+		must(SSL_read(p.client, &c, 1) < 0, "the handshake");
+		while ((n = SSL_read(p.server, in + got, 1000)) > 0)
+			got += n;
+	}
+	must(got == called_len && !memcmp(in, called_out, got), "comparing");
+	free_pair(p);
+}
+
 // Uses the SSL objects of a connection for another one.
 static void cleared(const char *id)
 {
@@ -204,6 +240,8 @@ int main(int argc, char **argv)
 		narrow(id, 2, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
 	} else if (!strcmp(way, "nested")) {
 		nested(id);
+	} else if (!strcmp(way, "called-back")) {
+		called_back(id);
 	} else if (!strcmp(way, "peeked")) {
 		peeking = 1;
 		simple(id, 2);
@@ -241,7 +279,7 @@ int main(int argc, char **argv)
 			_exit(0);
 		must(waitpid(child, &status, 0) == child && !status, "the child");
 	} else {
-		fprintf(stderr, "usage: sslcalls plain|ex|retried|retried-ex|partial|nested|peeked|cleared|renegotiated|ended|ended-ex|cut|threads|forked ID\n");
+		fprintf(stderr, "usage: sslcalls plain|ex|retried|retried-ex|partial|nested|called-back|peeked|cleared|renegotiated|ended|ended-ex|cut|threads|forked ID\n");
 		return 2;
 	}
 	return 0;

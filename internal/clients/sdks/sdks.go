@@ -26,6 +26,7 @@ type Stream struct {
 // Suite is a program that runs several SDKs, one after the other.
 type Suite struct {
 	Name string
+	Dir  string // where it is installed
 	path string
 	args []string
 }
@@ -72,7 +73,7 @@ func Node(ctx context.Context, dir string) (*Suite, error) {
 			return nil, err
 		}
 	}
-	return &Suite{Name: "node", path: node, args: []string{script}}, nil
+	return &Suite{Name: "node", Dir: dir, path: node, args: []string{script}}, nil
 }
 
 // Go builds the program of the Go SDKs in dir, unless it is there.
@@ -84,7 +85,7 @@ func Go(ctx context.Context, dir string) (*Suite, error) {
 	stamp := []byte(strings.Join(goModules, "\n") + "\n" + string(goProgram))
 	program, done := filepath.Join(dir, "streams"), filepath.Join(dir, "built")
 	if have, _ := os.ReadFile(done); bytes.Equal(have, stamp) {
-		return &Suite{Name: "go", path: program}, nil
+		return &Suite{Name: "go", Dir: dir, path: program}, nil
 	}
 	for name, text := range map[string][]byte{"go.mod": []byte("module streams\n\ngo 1.26\n"), "main.go": goProgram} {
 		if err := os.WriteFile(filepath.Join(dir, name), text, 0o644); err != nil {
@@ -97,7 +98,7 @@ func Go(ctx context.Context, dir string) (*Suite, error) {
 	if err := run(ctx, dir, "go", "build", "-o", program, "."); err != nil {
 		return nil, err
 	}
-	return &Suite{Name: "go", path: program}, os.WriteFile(done, stamp, 0o644)
+	return &Suite{Name: "go", Dir: dir, path: program}, os.WriteFile(done, stamp, 0o644)
 }
 
 func run(ctx context.Context, dir, name string, args ...string) error {

@@ -1,5 +1,5 @@
 // Each vendor's own SDK, unmodified, streams one answer from a server. usage:
-// node streams.mjs BASE_URL; the CA comes by NODE_EXTRA_CA_CERTS. Prints one JSON
+// node streams.mjs BASE_URL [NAME...]; the CA comes by NODE_EXTRA_CA_CERTS. Prints one JSON
 // object a line: {name, text, input, output, error}; input and output are the
 // totals of tokens that the SDK reports, absent where it reports none.
 import { createOpenAI } from '@ai-sdk/openai';
@@ -277,7 +277,9 @@ const streams = {
   },
 };
 
+const only = process.argv.slice(3);
 for (const [name, run] of Object.entries(streams)) {
+  if (only.length && !only.includes(name)) continue;
   const late = new Promise((_, reject) => setTimeout(() => reject(new Error('no end after 20 s')), 20000).unref());
   try {
     console.log(JSON.stringify({ name, ...(await Promise.race([run(), late])) }));

@@ -1,0 +1,226 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/tollwire/tollwire/cmd/llmsim/ledgercheck"
+	"github.com/tollwire/tollwire/cmd/llmsim/sim"
+	"github.com/tollwire/tollwire/internal/trial"
+)
+
+// plan is how the simulator answers: slow enough that timing means something.
+const plan = "tokens=40;rate=100;first=50ms"
+
+// bench runs programs with and without the agent.
+type bench struct {
+	agent, llmsim string
+	rounds        int
+}
+
+// row is what is known of one program in the end.
+type row struct {
+	*ready
+	runs    [2][]run // without the agent, with it
+	pairs   []ledgercheck.Pair
+	first   []bool   // of each round: its first call is there
+	sources []string // taps that saw it
+	reason  string   // what the agent says of the program when it is not seen
+}
+
+// run is one run of a program.
+type run struct {
+	exit  int
+	bytes int // printed
+	took  time.Duration
+	calls int // in the ledger
+	said  string
+}
+
+func (b *bench) run(ctx context.Context, programs []*ready) ([]*row, error) {
+	dir, err := os.MkdirTemp("", "tollwire-coverage-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	s, err := trial.StartSim(b.llmsim, filepath.Join(dir, "sim"), "--plan", plan)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Stop(syscall.SIGTERM)
+	rows := make([]*row, len(programs))
+	for i, p := range programs {
+		rows[i] = &row{ready: p}
+	}
+	for round := range b.rounds {
+		for _, with := range []bool{false, true} {
+			fmt.Printf("coverage: round %d of %d, with the agent: %v\n", round+1, b.rounds, with)
+			if err := b.round(ctx, s, dir, rows, with); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return rows, nil
+}
+
+func (b *bench) round(ctx context.Context, s *trial.Sim, dir string, rows []*row, with bool) (err error) {
+	var agent *trial.Agent
+	if with {
+		home, err := os.MkdirTemp(dir, "agent-")
+		if err != nil {
+			return err
+		}
+		if agent, err = trial.StartAgent(ctx, b.agent, home); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, agent.Stop(syscall.SIGTERM)) }()
+	}
+	for _, r := range rows {
+		if r.wrong != nil {
+			continue
+		}
+		if with && r.tapped != nil {
+			if err := r.tapped(ctx, agent); err != nil {
+				return err
+			}
+		}
+		before, err := s.Ledger()
+		if err != nil {
+			return err
+		}
+		one, err := r.once(ctx, s, dir)
+		if err != nil {
+			return fmt.Errorf("%s: %w", r.name, err)
+		}
+		var calls []*sim.Entry
+		for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+			all, err := s.Ledger()
+			if err != nil {
+				return err
+			}
+			if calls = all[len(before):]; len(calls) > 0 || time.Now().After(deadline) {
+				break
+			}
+		}
+		one.calls = len(calls)
+		r.runs[btoi(with)] = append(r.runs[btoi(with)], *one)
+		if with {
+			if err := r.judge(ctx, agent, calls); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// once runs the program.
+func (r *row) once(ctx context.Context, s *trial.Sim, dir string) (*run, error) {
+	home, err := os.MkdirTemp(dir, "home-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(home)
+	port := s.URL[strings.LastIndexByte(s.URL, ':')+1:]
+	cmd, err := r.command(r.path, place{url: "https://localhost:" + port, port: port, ca: s.CA, home: home})
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr, cmd.Dir = &out, &out, home
+	began := time.Now()
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	stop := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
+	defer stop.Stop()
+	cmd.Wait()
+	return &run{exit: cmd.ProcessState.ExitCode(), bytes: out.Len(), took: time.Since(began), said: out.String()}, ctx.Err()
+}
+
+// judge holds the agent's records to the calls that the program made.
+func (r *row) judge(ctx context.Context, agent *trial.Agent, calls []*sim.Entry) error {
+	if len(calls) == 0 {
+		return nil
+	}
+	ours := func(all []*ledgercheck.Record) []*ledgercheck.Record {
+		ids := make(map[string]bool)
+		for _, e := range calls {
+			ids[e.ID] = true
+		}
+		return slices.DeleteFunc(all, func(c *ledgercheck.Record) bool { return c.Role != "client" || !ids[c.ResponseID] })
+	}
+	var seen []*ledgercheck.Record
+	wait := 3 * time.Second
+	if r.unseen != "" {
+		wait = 300 * time.Millisecond
+	}
+	for deadline := time.Now().Add(wait); len(seen) < len(calls) && time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		all, err := agent.Records()
+		if err != nil {
+			return err
+		}
+		seen = ours(all)
+	}
+	for _, e := range calls {
+		e.Provider = "" // of an address nobody knows whose it is
+	}
+	pairs := ledgercheck.Check(calls, seen, ledgercheck.Options{}).Pairs
+	r.pairs = append(r.pairs, pairs...)
+	r.first = append(r.first, pairs[0].Record != nil)
+	for _, c := range seen {
+		if !slices.Contains(r.sources, c.Source) {
+			r.sources = append(r.sources, c.Source)
+		}
+	}
+	if len(seen) == 0 && r.reason == "" {
+		var err error
+		r.reason, err = unobservable(ctx, agent, r.unseen)
+		return err
+	}
+	return nil
+}
+
+// unobservable asks the agent why the program with that stack is not seen.
+func unobservable(ctx context.Context, agent *trial.Agent, stack string) (string, error) {
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, agent.Metrics+"/api/v1/unseen", nil)
+		if err != nil {
+			return "", err
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return "", fmt.Errorf("ask the agent: %w", err)
+		}
+		var all []struct{ Stack, Reason string }
+		err = json.NewDecoder(resp.Body).Decode(&all)
+		resp.Body.Close()
+		if err != nil {
+			return "", fmt.Errorf("read what the agent cannot see: %w", err)
+		}
+		for _, u := range all {
+			if u.Stack == stack {
+				return u.Stack + ": " + u.Reason, nil
+			}
+		}
+		if time.Now().After(deadline) || stack == "" {
+			return "", nil
+		}
+	}
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// exact counts the calls whose record says what the ledger does.
+func (r *row) exact() (calls, seen, exact int, late []time.Duration) {
+	for _, p := range r.pairs {
+		calls++
+		if p.Record == nil {
+			continue
+		}
+		seen++
+		if len(p.Diffs) == 0 {
+			exact++
+		}
+		if contents := p.Entry.Contents(); p.Record.FirstContent != nil && len(contents) > 0 {
+			sent := p.Entry.Started.Add(time.Duration(contents[0] - p.Entry.FirstByte))
+			read := p.Record.Time.Add(time.Duration(*p.Record.FirstContent * 1e9))
+			late = append(late, read.Sub(sent).Abs())
+		}
+	}
+	return calls, seen, exact, late
+}
+
+func median[T ~int64](all []T) T {
+	if len(all) == 0 {
+		return 0
+	}
+	all = slices.Clone(all)
+	slices.Sort(all)
+	return all[len(all)/2]
+}
+
+// took is the median time of the runs.
+func took(runs []run) time.Duration {
+	var all []time.Duration
+	for _, r := range runs {
+		all = append(all, r.took)
+	}
+	return median(all)
+}
+
+// harm says what is different for the program where the agent runs; empty: nothing.
+func (r *row) harm() string {
+	for _, a := range r.runs[1] {
+		b := r.runs[0][0]
+		switch {
+		case a.exit != b.exit:
+			return fmt.Sprintf("exit %d, without the agent %d: %s", a.exit, b.exit, strings.TrimSpace(a.said))
+		case a.bytes != b.bytes && steady(r.runs[0]):
+			return fmt.Sprintf("%d bytes printed, without the agent %d", a.bytes, b.bytes)
+		case a.calls != b.calls:
+			return fmt.Sprintf("%d calls, without the agent %d", a.calls, b.calls)
+		}
+	}
+	return ""
+}
+
+// steady reports whether the program prints as much each time it runs alone.
+func steady(runs []run) bool {
+	return !slices.ContainsFunc(runs, func(r run) bool { return r.bytes != runs[0].bytes })
+}
+
+// verdict returns what is not as it must be, and the closing line.
+func verdict(rows []*row) (bad []string, closing string) {
+	seen, right := 0, 0
+	for _, r := range rows {
+		if r.wrong != nil {
+			if r.unseen == "" {
+				bad = append(bad, fmt.Sprintf("%s could not be run: %v", r.name, r.wrong))
+			}
+			continue
+		}
+		calls, n, exact, _ := r.exact()
+		if n > 0 {
+			seen++
+		}
+		if n > 0 && exact == n {
+			right++
+		}
+		switch {
+		case calls == 0:
+			bad = append(bad, fmt.Sprintf("%s made no call: %s", r.name, tail(r.runs[0])))
+		case r.unseen != "" && n == 0 && r.reason == "":
+			bad = append(bad, fmt.Sprintf("%s is not seen, and the agent does not say why", r.name))
+		case r.unseen == "" && exact < calls:
+			bad = append(bad, fmt.Sprintf("%s: of %d calls %d were seen, %d with everything right%s", r.name, calls, n, exact, r.diffs()))
+		}
+		if h := r.harm(); h != "" {
+			bad = append(bad, r.name+" behaves differently: "+h)
+		}
+	}
+	return bad, fmt.Sprintf("coverage: %d of %d programs seen, %d with exact usage", seen, len(rows), right)
+}
+
+func tail(runs []run) string {
+	if len(runs) == 0 {
+		return "it did not run"
+	}
+	s := strings.TrimSpace(runs[0].said)
+	return s[max(0, len(s)-300):]
+}
+
+func (r *row) diffs() string {
+	for _, p := range r.pairs {
+		if len(p.Diffs) > 0 {
+			return ": " + strings.Join(p.Diffs, "; ")
+		}
+	}
+	return ""
+}
+
+// report writes the table.
+func report(rows []*row) []byte {
+	var b bytes.Buffer
+	b.WriteString(`# Coverage
+
+Written by ` + "`make coverage`" + `: every client that can be had on this machine, unmodified, streams from the
+provider simulator over TLS, with the agent and without it. A program is listed as seen when every one of
+its calls is a record whose model, usage, finish reason, status and stream flag are the simulator's
+ledger's. *First call* counts the rounds in which the very first call was caught, the program's TLS library
+being new to the agent in each; a large program without symbols is looked through in the background
+first, which takes seconds, once a file (*once scanned*). *Timing* is the median difference between the moment of the first content
+as the agent gives it, read by the program, and as the simulator does, which wrote it. *Run time* is the median of the program's runs with the agent over that
+without it. No program ended or printed otherwise because of the agent, or it says so.
+
+| program | version | TLS | tapped by | calls seen | exact | first call | timing | run time |
+|---|---|---|---|---|---|---|---|---|
+`)
+	for _, r := range rows {
+		if r.wrong != nil {
+			continue
+		}
+		calls, n, exact, late := r.exact()
+		by, caught, timing := strings.Join(r.sources, ", "), 0, "–"
+		if n == 0 {
+			by = "not seen: " + r.reason
+		}
+		for _, ok := range r.first {
+			caught += btoi(ok)
+		}
+		first := fmt.Sprintf("%d of %d", caught, len(r.first))
+		if r.tapped != nil {
+			first = "once scanned"
+		}
+		if late != nil {
+			timing = fmt.Sprintf("%.2f ms", median(late).Seconds()*1000)
+		}
+		ratio := took(r.runs[1]).Seconds() / max(took(r.runs[0]).Seconds(), 1e-9)
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %d of %d | %d | %s | %s | %.2fx |\n",
+			r.name, r.says, r.tls, by, n, calls, exact, first, timing, ratio)
+	}
+	for _, r := range rows {
+		if r.wrong != nil {
+			reason, _, _ := strings.Cut(r.wrong.Error(), "\n")
+			fmt.Fprintf(&b, "\n%s could not be run here: %s\n", r.name, reason)
+		}
+	}
+	return b.Bytes()
+}
