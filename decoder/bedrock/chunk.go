@@ -17,6 +17,7 @@ type chunk struct {
 	in     [1024]byte // in[i:n] is read from r and not looked at yet
 	i, n   int
 	inside bool
+	padded bool  // the base64 has ended
 	broken error // what follows out[o:m]
 
 	quad [1024]byte // base64 not decoded yet
@@ -27,7 +28,7 @@ type chunk struct {
 
 // open begins a chunk and reads up to its bytes; false when it has none.
 func (k *chunk) open(r io.Reader) (bool, error) {
-	k.r, k.err, k.i, k.n, k.inside, k.broken, k.q, k.o, k.m = r, nil, 0, 0, false, nil, 0, 0, 0
+	k.r, k.err, k.i, k.n, k.inside, k.padded, k.broken, k.q, k.o, k.m = r, nil, 0, 0, false, false, nil, 0, 0, 0
 	c, err := k.solid()
 	if err != nil || c != '{' {
 		return false, k.fail(err)
@@ -159,6 +160,9 @@ func (k *chunk) Read(p []byte) (int, error) {
 		}
 		k.broken = k.gather()
 		whole := k.q &^ 3
+		if k.padded && k.q > 0 { // nothing follows the padding
+			whole, k.broken = 0, errChunk
+		}
 		if k.broken == nil && !k.inside && whole != k.q {
 			k.broken = errChunk
 		}
@@ -167,6 +171,7 @@ func (k *chunk) Read(p []byte) (int, error) {
 			k.broken = errChunk
 		}
 		k.o, k.m = 0, n
+		k.padded = k.padded || whole > 0 && k.quad[whole-1] == '='
 		k.q = copy(k.quad[:], k.quad[whole:k.q])
 	}
 	n := copy(p, k.out[k.o:k.m])
