@@ -39,9 +39,11 @@ func (c *countedConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Write counts before it writes: who has read the last byte may ask for the count at once.
 func (c *countedConn) Write(p []byte) (int, error) {
+	c.written.Add(int64(len(p)))
 	n, err := c.Conn.Write(p)
-	c.written.Add(int64(n))
+	c.written.Add(int64(n - len(p)))
 	return n, err
 }
 
