@@ -554,8 +554,10 @@ static __noinline __attribute__((unused)) int expect_answer(struct conn *c, __u6
 		c->asking = ASKING_OPEN;
 		break;
 	case MATCH_REQUEST:
-		c->asking = path_smells(buf, n < PATH_SCAN ? n : PATH_SCAN, false) ? ASKING_OPEN :
-									     ASKING_SKIP;
+		if (every_head() || path_smells(buf, n < PATH_SCAN ? n : PATH_SCAN))
+			c->asking = ASKING_OPEN;
+		else
+			c->asking = ASKING_SKIP;
 		break;
 	}
 	return 0;
@@ -641,8 +643,11 @@ static __always_inline void on_bytes(struct xfer *x)
 
 		if (len > PATH_SCAN)
 			len = PATH_SCAN;
-		new_exchange(x, every_head() || path_smells(x->buf, len, x->kernel) ? PHASE_OPEN :
-										 PHASE_SKIP);
+		// What the kernel itself sends is not looked into, and crosses.
+		if (every_head() || x->kernel || path_smells(x->buf, len))
+			new_exchange(x, PHASE_OPEN);
+		else
+			new_exchange(x, PHASE_SKIP);
 		x->head = 1;
 		break;
 	}

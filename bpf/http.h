@@ -93,8 +93,10 @@ static __always_inline __u64 same(__u64 a, __u32 b)
 // Whether a request line that is no POST may still be a call to a model:
 // a part of its path begins with /res(ponses), /rea(ltime), /pre(dictions),
 // /mcp, /sse, /ws, or names a :gen(erate…) or :str(eam…) method.
-// A function of its own and global, so that it is verified once.
-__noinline int path_smells(__u64 buf, __u32 len, __u32 kernel)
+// A function of its own and global, so that it is verified once, and without branches
+// but those that end it: the verifier follows each of them through all that is left.
+// So up to seven bytes behind the buffer are looked at too; at worst a head crosses.
+__noinline int path_smells(__u64 buf, __u32 len)
 {
 	__u64 hit = 0, end = 0, word = 0;
 
@@ -105,10 +107,7 @@ __noinline int path_smells(__u64 buf, __u32 len, __u32 kernel)
 
 		if (i >= len)
 			break;
-		__u32 left = len - i >= 8 ? 8 : (len - i) & 7;
-
-		if (kernel ? bpf_probe_read_kernel(&chunk, left, (void *)(buf + i)) :
-			     bpf_probe_read_user(&chunk, left, (void *)(buf + i)))
+		if (bpf_probe_read_user(&chunk, sizeof(chunk), (void *)(buf + i)))
 			break;
 		for (__u32 j = 0; j < 8; j++) {
 			__u64 c = chunk & 0xff;
