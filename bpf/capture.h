@@ -694,6 +694,14 @@ static __always_inline void on_bytes(struct xfer *x)
 	remember_process(x);
 	if (c->held_len[d])
 		cross_held(x);
+	// All ways to here are one from now on.
+	x->head = forget(x, x->head);
+	x->dir = forget(x, x->dir);
+	x->n = forget(x, x->n);
+	x->seg_left = forget(x, x->seg_left);
+	x->buf = forget(x, x->buf);
+	x->iov = forget(x, x->iov);
+	x->iov_left = forget(x, x->iov_left);
 	if (c->phase == PHASE_H2 && bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop))
 		cross_frames(x);
 	else
