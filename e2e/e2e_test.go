@@ -445,8 +445,8 @@ func TestOtherTrafficStaysInTheKernel(t *testing.T) {
 	for _, name := range []string{"curl", "python-http", "node", "go", "curl over HTTP/2", "go over HTTP/2"} {
 		program, _, http2 := strings.Cut(name, " over ")
 		limit := 40_000.
-		if http2 { // what crosses before the verdict may be all of so short an answer
-			limit += 9 * 51_000
+		if http2 { // what crosses before the verdict may be all of so short an answer, at both ends
+			limit += 2 * 9 * 51_000
 		}
 		quiet("a call after nine downloads of 50,000 bytes with "+name, limit, func() {
 			s.finish(s.run(s.program(program), clients.Spec{BaseURL: s.sim.URL, CA: s.sim.CA, KeepAlive: true, HTTP2: http2, Before: other,
@@ -459,7 +459,7 @@ func TestOtherTrafficStaysInTheKernel(t *testing.T) {
 	for _, of := range []struct {
 		version, url string
 		limit        float64 // on HTTP/2 the frames cross that are no DATA, and DATA until the verdict
-	}{{"--http1.1", s.sim.URL, 0}, {"--http1.1", s.sim.Plain, 0}, {"--http2", s.sim.URL, 4 << 20}} {
+	}{{"--http1.1", s.sim.URL, 0}, {"--http1.1", s.sim.Plain, 0}, {"--http2", s.sim.URL, 16 << 20}} {
 		quiet("download from "+of.url+" with "+of.version, of.limit, func() {
 			out, err := exec.CommandContext(s.ctx, "curl", of.version, "--silent", "--show-error", "--cacert", s.sim.CA, "--output", "/dev/null",
 				"--write-out", "%{size_download}", fmt.Sprintf("%s/big?bytes=%d", of.url, size)).CombinedOutput()
