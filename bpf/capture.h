@@ -212,6 +212,19 @@ static __always_inline __u64 forget(struct xfer *x, __u64 v)
 	return v + *(volatile __u64 *)&x->settings->zero;
 }
 
+// Lets the verifier forget which kind of call it is. It would follow each of them
+// through all that is to come.
+static __always_inline void alike(struct xfer *x)
+{
+	x->dir = forget(x, x->dir);
+	x->n = forget(x, x->n);
+	x->buf = forget(x, x->buf);
+	x->seg_left = forget(x, x->seg_left);
+	x->iov = forget(x, x->iov);
+	x->iov_left = forget(x, x->iov_left);
+	x->msg_left = forget(x, x->msg_left);
+}
+
 // Copies the len bytes at x->buf into one record. Records come in size classes,
 // so that the ring is not filled with air.
 static __always_inline void cross_piece(struct xfer *x, __u64 len)
@@ -694,14 +707,8 @@ static __always_inline void on_bytes(struct xfer *x)
 	remember_process(x);
 	if (c->held_len[d])
 		cross_held(x);
-	// All ways to here are one from now on.
 	x->head = forget(x, x->head);
-	x->dir = forget(x, x->dir);
-	x->n = forget(x, x->n);
-	x->seg_left = forget(x, x->seg_left);
-	x->buf = forget(x, x->buf);
-	x->iov = forget(x, x->iov);
-	x->iov_left = forget(x, x->iov_left);
+	alike(x);
 	if (c->phase == PHASE_H2 && bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop))
 		cross_frames(x);
 	else

@@ -96,19 +96,6 @@ static __always_inline bool socket_seen(struct xfer *x, __u64 ino)
 	return x->conn;
 }
 
-// Lets the verifier forget which kind of call it is. It would follow each of them
-// through all that is to come.
-static __always_inline void alike(struct xfer *x)
-{
-	x->dir = forget(x, x->dir);
-	x->n = forget(x, x->n);
-	x->buf = forget(x, x->buf);
-	x->seg_left = forget(x, x->seg_left);
-	x->iov = forget(x, x->iov);
-	x->iov_left = forget(x, x->iov_left);
-	x->msg_left = forget(x, x->msg_left);
-}
-
 // Bytes in the program's memory. Inside of a TLS library they are none of ours,
 // but tell that library's call which peer it talks to.
 static __always_inline void socket_bytes(struct xfer *x, __u64 id, struct pt_regs *regs)

@@ -50,6 +50,10 @@ static __always_inline int call_enter(__u64 frame, __u64 conn, __u64 buf, __u64 
 		*outer = call;
 	else
 		bpf_map_update_elem(&calls, &key, &call, BPF_ANY);
+	key.g = !dir;
+	outer = bpf_map_lookup_elem(&calls, &key);
+	if (outer && outer->frame && outer->frame <= frame) // it never returned
+		outer->frame = 0;
 	return 0;
 }
 

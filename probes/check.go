@@ -18,7 +18,6 @@ import (
 	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -523,11 +522,7 @@ func (c *checker) tryTarget(t *Taps, file *os.File, target *target) error {
 		}
 	}
 	links, err := t.attachFile(file, target)
-	var closing errgroup.Group // the kernel waits at each, and so once
-	for _, l := range links {
-		closing.Go(l.Close)
-	}
-	return errors.Join(err, closing.Wait())
+	return errors.Join(err, closeAll(links))
 }
 
 // tlsByName is the TLS of a library that may not be read.

@@ -107,19 +107,26 @@ func (f *finder) stop() error {
 	f.wg.Wait()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var closing errgroup.Group // the kernel waits at each, and so once
+	var all []link.Link
 	for _, t := range f.files {
-		for _, l := range t.links {
-			closing.Go(l.Close)
-		}
+		all = append(all, t.links...)
 	}
-	errs = append(errs, closing.Wait())
+	errs = append(errs, closeAll(all))
 	clear(f.files)
 	clear(f.known)
 	if f.real != nil {
 		errs = append(errs, f.real.close())
 	}
 	return errors.Join(errs...)
+}
+
+// closeAll closes links side by side: the kernel waits at each, and so once.
+func closeAll(links []link.Link) error {
+	var closing errgroup.Group
+	for _, l := range links {
+		closing.Go(l.Close)
+	}
+	return closing.Wait()
 }
 
 // scan looks at every mapping of every process.
@@ -263,7 +270,11 @@ func (t *Taps) attachFile(file *os.File, target *target) (links []link.Link, err
 	if err != nil {
 		return nil, fmt.Errorf("open executable: %w", err)
 	}
-	for _, h := range target.hooks {
+	hooks := target.hooks
+	if !target.ciphertext { // returns first: a call that is seen to begin is seen to end
+		hooks = slices.SortedStableFunc(slices.Values(hooks), func(a, b hook) int { return btoi(b.ret) - btoi(a.ret) })
+	}
+	for _, h := range hooks {
 		prog := t.programs[h.program]
 		if prog == nil {
 			return links, fmt.Errorf("%s: the kernel refused its program", h.program)
@@ -307,6 +318,13 @@ func (t *Taps) attachFile(file *os.File, target *target) (links []link.Link, err
 	return links, nil
 }
 
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
 // sweep lets go of files that nobody maps any more, and forgets processes that ended.
 func (f *finder) sweep() {
 	tick := time.NewTicker(sweepEvery)
@@ -328,6 +346,7 @@ func (f *finder) sweep() {
 			f.mapped(m)
 		})
 		f.mu.Lock()
+		var unused []link.Link // closed without the lock
 		for real, t := range f.files {
 			procs := make(map[uint32]struct{})
 			for seen := range t.maps {
@@ -342,11 +361,7 @@ func (f *finder) sweep() {
 			if t.unused < 2 {
 				continue
 			}
-			for _, l := range t.links {
-				if err := l.Close(); err != nil {
-					f.log.Warn("detach", "path", t.Path, "err", err)
-				}
-			}
+			unused = append(unused, t.links...)
 			delete(f.files, real)
 			for seen := range t.maps {
 				delete(f.known, seen)
@@ -364,6 +379,9 @@ func (f *finder) sweep() {
 			}
 		}
 		f.mu.Unlock()
+		if err := closeAll(unused); err != nil {
+			f.log.Warn("detach from files that nobody maps any more", "err", err)
+		}
 	}
 }
 

@@ -119,8 +119,7 @@ type symbolHook struct {
 }
 
 // findByName returns where a file has the functions of hooks; errNoTarget when it does
-// not define those that are needed. Entries come before returns in hooks, so that no
-// return is seen without its entry.
+// not define those that are needed.
 func findByName(f *elf.File, r io.ReaderAt, hooks []symbolHook, needed ...string) (*target, error) {
 	args := make(map[string]int)
 	returns := make(map[string]bool)

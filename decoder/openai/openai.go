@@ -385,7 +385,7 @@ func (d *call) End(err error) {
 			c.UsageSource = llm.SourceStreamPartial
 		}
 	}
-	c.Deferred = d.deferred()
+	c.Deferred = d.deferred(err)
 	d.meter.End(ended)
 }
 

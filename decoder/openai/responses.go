@@ -225,13 +225,14 @@ func (d *call) responseDelta(s *jsonscan.Scanner, kind string, index int) {
 
 // deferred says what part the exchange has in an answer that its client fetches by GET
 // until it is there: a response made in the background, a run, a batch. A response that
-// is fetched without having been made so was counted when it was made.
-func (d *call) deferred() llm.Deferred {
+// is fetched without having been made so was counted when it was made; one whose fetch
+// was cut may be fetched again.
+func (d *call) deferred(err error) llm.Deferred {
 	later := d.background || d.api == batches || d.api == runs
 	switch {
 	case d.c.Status >= 400 && !d.fetches:
 		return llm.NotDeferred
-	case later && d.finished:
+	case later && d.finished && (err == nil || !d.fetches):
 		return llm.DeferredDone
 	case d.fetches:
 		return llm.DeferredWaiting

@@ -185,7 +185,7 @@ func (d *decoder) End(err error) {
 	answer.Settle(c, llm.SourceBody, err == nil && ended)
 	switch {
 	case c.Status >= 400 && !d.fetches:
-	case ended:
+	case ended && (err == nil || !d.fetches):
 		c.Deferred = llm.DeferredDone
 	case d.fetches:
 		c.Deferred = llm.DeferredWaiting
