@@ -33,6 +33,7 @@ type row struct {
 	*ready
 	runs    [2][]run // without the agent, with it
 	pairs   []ledgercheck.Pair
+	missed  int      // calls that were not seen, the program being known to the agent
 	first   []bool   // of each round: its first call is there
 	sources []string // taps that saw it
 	reason  string   // what the agent says of the program when it is not seen
@@ -94,33 +95,45 @@ func (b *bench) round(ctx context.Context, s *trial.Sim, dir string, rows []*row
 				return err
 			}
 		}
-		before, err := s.Ledger()
-		if err != nil {
-			return err
-		}
-		one, err := r.once(ctx, s, dir)
-		if err != nil {
+		if err := r.try(ctx, s, dir, agent, true); err != nil {
 			return fmt.Errorf("%s: %w", r.name, err)
 		}
-		var calls []*sim.Entry
-		for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-			all, err := s.Ledger()
-			if err != nil {
-				return err
-			}
-			if calls = all[len(before):]; len(calls) > 0 || time.Now().After(deadline) {
-				break
-			}
-		}
-		one.calls = len(calls)
-		r.runs[btoi(with)] = append(r.runs[btoi(with)], *one)
-		if with {
-			if err := r.judge(ctx, agent, calls); err != nil {
-				return err
+		if with { // once more, now that its files are known
+			if err := r.try(ctx, s, dir, agent, false); err != nil {
+				return fmt.Errorf("%s: %w", r.name, err)
 			}
 		}
 	}
 	return nil
+}
+
+// try runs the program once, and judges what the agent makes of it. first: since the
+// agent began.
+func (r *row) try(ctx context.Context, s *trial.Sim, dir string, agent *trial.Agent, first bool) error {
+	before, err := s.Ledger()
+	if err != nil {
+		return err
+	}
+	one, err := r.once(ctx, s, dir)
+	if err != nil {
+		return err
+	}
+	var calls []*sim.Entry
+	for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		all, err := s.Ledger()
+		if err != nil {
+			return err
+		}
+		if calls = all[len(before):]; len(calls) > 0 || time.Now().After(deadline) {
+			break
+		}
+	}
+	one.calls = len(calls)
+	r.runs[btoi(agent != nil)] = append(r.runs[btoi(agent != nil)], *one)
+	if agent == nil {
+		return nil
+	}
+	return r.judge(ctx, agent, calls, first)
 }
 
 // once runs the program.
@@ -148,7 +161,7 @@ func (r *row) once(ctx context.Context, s *trial.Sim, dir string) (*run, error) 
 }
 
 // judge holds the agent's records to the calls that the program made.
-func (r *row) judge(ctx context.Context, agent *trial.Agent, calls []*sim.Entry) error {
+func (r *row) judge(ctx context.Context, agent *trial.Agent, calls []*sim.Entry, first bool) error {
 	if len(calls) == 0 {
 		return nil
 	}
@@ -176,7 +189,11 @@ func (r *row) judge(ctx context.Context, agent *trial.Agent, calls []*sim.Entry)
 	}
 	pairs := ledgercheck.Check(calls, seen, ledgercheck.Options{}).Pairs
 	r.pairs = append(r.pairs, pairs...)
-	r.first = append(r.first, pairs[0].Record != nil)
+	if first {
+		r.first = append(r.first, pairs[0].Record != nil)
+	} else {
+		r.missed += len(calls) - len(seen)
+	}
 	for _, c := range seen {
 		if !slices.Contains(r.sources, c.Source) {
 			r.sources = append(r.sources, c.Source)

@@ -89,7 +89,7 @@ func verdict(rows []*row) (bad []string, closing string) {
 			bad = append(bad, fmt.Sprintf("%s made no call: %s", r.name, tail(r.runs[0])))
 		case r.unseen != "" && n == 0 && r.reason == "":
 			bad = append(bad, fmt.Sprintf("%s is not seen, and the agent does not say why", r.name))
-		case r.unseen == "" && exact < calls:
+		case r.unseen == "" && (r.missed > 0 || exact < n):
 			bad = append(bad, fmt.Sprintf("%s: of %d calls %d were seen, %d with everything right%s", r.name, calls, n, exact, r.diffs()))
 		}
 		if h := r.harm(); h != "" {
@@ -122,10 +122,10 @@ func report(rows []*row) []byte {
 	b.WriteString(`# Coverage
 
 Written by ` + "`make coverage`" + `: every client that can be had on this machine, unmodified, streams from the
-provider simulator over TLS, with the agent and without it. A program is listed as seen when every one of
-its calls is a record whose model, usage, finish reason, status and stream flag are the simulator's
-ledger's. *First call* counts the rounds in which the very first call was caught, the program's TLS library
-being new to the agent in each; a large program without symbols is looked through in the background
+provider simulator over TLS, with the agent and without it. A call is exact
+when its record's model, usage, finish reason, status and stream flag are the simulator's ledger's. *First
+call* counts the rounds in which the very first call was caught, the program's TLS library being new to the
+agent in each (the second must be); a large program without symbols is looked through in the background
 first, which takes seconds, once a file (*once scanned*). *Timing* is the median difference between the moment of the first content
 as the agent gives it, read by the program, and as the simulator does, which wrote it. *Run time* is the median of the program's runs with the agent over that
 without it. No program ended or printed otherwise because of the agent, or it says so.
