@@ -117,14 +117,14 @@ func Check(ctx context.Context, cfg Config) (*Report, error) {
 	if err := cfg.setDefaults(); err != nil {
 		return nil, err
 	}
-	var name unix.Utsname
-	if err := unix.Uname(&name); err != nil {
-		return nil, fmt.Errorf("ask for the kernel's version: %w", err)
+	release, machine, err := kernel()
+	if err != nil {
+		return nil, err
 	}
 	_ = rlimit.RemoveMemlock() // needed before 5.11, where maps fail without
 	c := &checker{cfg: cfg, Report: &Report{
-		Kernel:  unix.ByteSliceToString(name.Release[:]),
-		Machine: unix.ByteSliceToString(name.Machine[:]),
+		Kernel:  release,
+		Machine: machine,
 	}}
 	held, err := heldCapabilities()
 	if err != nil {
@@ -354,15 +354,7 @@ func (c *checker) capabilities(held uint64) {
 }
 
 // atLeast compares the kernel's version.
-func (c *checker) atLeast(major, minor int) bool {
-	var have [2]int
-	for i, s := range strings.SplitN(c.Kernel, ".", 3) {
-		if i < 2 {
-			have[i], _ = strconv.Atoi(strings.TrimRight(s, "-+abcdefghijklmnopqrstuvwxyz"))
-		}
-	}
-	return have[0] > major || have[0] == major && have[1] >= minor
-}
+func (c *checker) atLeast(major, minor int) bool { return atLeast(c.Kernel, major, minor) }
 
 // taps loads every tap and tries the ways to the sockets.
 func (c *checker) taps() *Taps {

@@ -15,8 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/tollwire/tollwire/flow"
 )
 
@@ -28,11 +26,11 @@ func TestStockKernel(t *testing.T) {
 	if os.Getenv(kernelMatrix) == "" {
 		t.Skip("asks for what Debian's kernels have; make test-kernels runs this on them")
 	}
-	var name unix.Utsname
-	if err := unix.Uname(&name); err != nil {
+	release, _, err := kernel()
+	if err != nil {
 		t.Fatal(err)
 	}
-	c := &checker{cfg: Config{Proc: "/proc"}, full: true, Report: &Report{Kernel: unix.ByteSliceToString(name.Release[:])}}
+	c := &checker{cfg: Config{Proc: "/proc"}, full: true, Report: &Report{Kernel: release}}
 	since := map[string][2]int{"uprobe_multi": {6, 6}, "iter/task_vma": {5, 12}}
 	c.kernel()
 	for _, f := range c.Features {

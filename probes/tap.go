@@ -13,8 +13,9 @@ import (
 type tap struct {
 	source flow.Source
 	load   func() (*ebpf.CollectionSpec, error)
-	// find is nil where finding takes long: the file is left to the background. It returns where in a file the programs belong; errNoTarget when the file is
-	// none of this tap's business, another error when it is but cannot be tapped.
+	// find returns where in a file the programs belong; errNoTarget when the file is
+	// none of this tap's business, another error when it is but cannot be tapped. It is
+	// nil where finding takes long: the file is left to the background.
 	find func(f *elf.File, r io.ReaderAt) (*target, error)
 }
 
@@ -25,5 +26,5 @@ var tlsTaps = []tap{
 	{flow.SourceOpenSSL, loadOpenssl, findOpenSSL},
 	{flow.SourceGnuTLS, loadGnutls, findGnuTLS},
 	{flow.SourceNSS, loadNss, findNSS},
-	{flow.SourceAEADBoringSSL, loadAead, nil},
+	{flow.SourceAEADBoringSSL, loadCipherTap, nil},
 }

@@ -202,7 +202,12 @@ func (t *Taps) configure(everyHead bool) error {
 
 // loadTap loads one tap's programs, and notes why where the kernel refuses.
 func (t *Taps) loadTap(source flow.Source, read func() (*ebpf.CollectionSpec, error)) {
-	if err := t.loadPrograms(read); err != nil {
+	err := t.loadPrograms(read)
+	switch {
+	case errors.Is(err, errTooOld):
+		t.refused[source] = err
+		t.log.Warn("a tap is left out", "tap", source, "err", err)
+	case err != nil:
 		t.refused[source] = err
 		t.log.Error("the kernel refuses a tap", "tap", source, "err", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 
 	"github.com/tollwire/tollwire/flow"
@@ -141,4 +142,21 @@ func (t *Taps) followSockets() error {
 	}
 	t.followed = true
 	return nil
+}
+
+// errTooOld says that this kernel has no room for a tap.
+var errTooOld = errors.New("the kernel is too old")
+
+// loadCipherTap is loadAead where it can be: its programs and what they call use more
+// stack together than the 512 bytes that a call chain has before Linux 6.13, which
+// gives each function its own (tried: 6.1 and 6.12 refuse it, 6.18 takes it).
+func loadCipherTap() (*ebpf.CollectionSpec, error) {
+	release, _, err := kernel()
+	if err != nil {
+		return nil, err
+	}
+	if !atLeast(release, 6, 13) {
+		return nil, fmt.Errorf("stripped TLS is read from Linux 6.13 on: %w", errTooOld)
+	}
+	return loadAead()
 }
