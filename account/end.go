@@ -11,17 +11,17 @@ import (
 
 // end is what the settler knows of one end of an exchange. It outlives its record.
 type end struct {
-	r      *Record // nil once it went out
-	seq    uint64  // order of arrival
-	proc   flow.Proc
-	conn   flow.Conn
-	server bool
-	start  flow.Time
-	stop   flow.Time
-	due    flow.Time // when it may go out
-	limit  flow.Time // when it must
-	// unowned: its pod is not known yet and is asked for again at due.
-	unowned bool
+	r       *Record // nil once it went out
+	seq     uint64  // order of arrival
+	proc    flow.Proc
+	conn    flow.Conn
+	server  bool
+	start   flow.Time
+	stop    flow.Time
+	due     flow.Time // when it may go out
+	limit   flow.Time // when it must
+	held    bool      // its owner or its other end is not known yet: looked for again at due
+	awaited bool      // server: a call was open, when last looked, that may be its other end
 
 	id, path, host, model, op, api, trace string
 
@@ -109,7 +109,6 @@ const slack = flow.Time(50 * time.Millisecond)
 // and a read at its return, on one clock, so a server never starts first.
 func pairFit(c, v *end) fit {
 	off := v.start.Sub(c.start) + max(v.stop.Sub(c.stop), 0)
-	differ := func(a, b string) bool { return a != "" && b != "" && a != b }
 	switch {
 	case v.start < c.start, v.start > c.stop, c.conn == v.conn:
 		return fit{}
@@ -126,6 +125,20 @@ func pairFit(c, v *end) fit {
 	}
 	return fit{2, off, c.seq, v.seq}
 }
+
+// mayPair compares client's call c, whose answer has not ended, with server end v.
+func mayPair(c *llm.Call, v *end) bool {
+	switch {
+	case c.Path != v.path, c.Times.Start > v.start, c.Conn == v.conn, differ(c.ResponseID, v.id):
+		return false
+	case c.ResponseID != "" && c.ResponseID == v.id:
+		return true
+	}
+	return c.RequestBytes == v.sent && !differ(c.ServerAddress, v.host) && !differ(c.RequestModel, v.model)
+}
+
+// differ reports whether both are known, and not the same.
+func differ(a, b string) bool { return a != "" && b != "" && a != b }
 
 // encloseFit compares server end v with client end c of the same process. A call to a
 // model is never part of one to another priced API, nor the other way round.

@@ -2,12 +2,14 @@ package account
 
 import (
 	"cmp"
+	"iter"
 	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/tollwire/tollwire/attribution"
 	"github.com/tollwire/tollwire/flow"
+	"github.com/tollwire/tollwire/llm"
 )
 
 // Config bounds the settling of calls.
@@ -32,6 +34,12 @@ type Config struct {
 	// most OwnerWait after the call's end.
 	Owner     func(*Record) attribution.Owner
 	OwnerWait time.Duration
+	// Open, when set, yields the calls of clients whose answer has not ended yet. A
+	// server's record that may be the other end of one is held for it, for at most
+	// OpenWait after its own end: on a busy machine a client may come to read its answer
+	// seconds after the server has written it. 0 means a minute.
+	Open     iter.Seq[*llm.Call]
+	OpenWait time.Duration
 }
 
 // Stats counts what the settler did.
@@ -73,6 +81,7 @@ func New(cfg Config, emit func(*Record)) *Settler {
 	cfg.Pending = cmp.Or(cfg.Pending, 4096)
 	cfg.Remember = cmp.Or(cfg.Remember, 2*time.Minute)
 	cfg.Remembered = cmp.Or(cfg.Remembered, 8192)
+	cfg.OpenWait = cmp.Or(cfg.OpenWait, time.Minute)
 	return &Settler{cfg: cfg, emit: emit, procs: make(map[procKey][]*end), keys: make(map[pairKey][]*end)}
 }
 
@@ -97,6 +106,7 @@ func (s *Settler) Add(r *Record) {
 	e.limit = max(s.now, e.stop) + flow.Time(s.cfg.MaxWait)
 	s.pending = append(s.pending, e)
 	s.index(e)
+	e.awaited = s.open(e) // not yet paired: one that fits better may be on its way
 	if len(s.pending) > s.cfg.Pending {
 		s.early.Add(1)
 		s.resolve(s.pending[0], true)
@@ -109,7 +119,7 @@ func (s *Settler) Add(r *Record) {
 func (s *Settler) Tick(now flow.Time) {
 	s.now = max(s.now, now)
 	for _, e := range s.pending {
-		if e.r != nil && e.due <= s.now && s.owned(e) {
+		if e.r != nil && e.due <= s.now && s.ready(e) {
 			s.resolve(e, false)
 		}
 	}
@@ -121,25 +131,42 @@ func (s *Settler) Tick(now flow.Time) {
 func (s *Settler) Flush() {
 	for _, e := range s.pending {
 		if e.r != nil {
-			s.owned(e)
+			s.ready(e)
 			s.resolve(e, true)
 		}
 	}
 	s.sweep()
 }
 
-// owned reports whether e need not wait for its owner any longer, asking for it
-// again when it isn't known.
-func (s *Settler) owned(e *end) bool {
+// ready reports whether e need not wait any longer for its owner, which is asked for
+// again when it isn't known, nor for its other end.
+func (s *Settler) ready(e *end) bool {
 	if s.nameless(e.r) {
 		e.r.Owner = s.cfg.Owner(e.r)
 	}
-	e.unowned = s.nameless(e.r) && s.now < e.stop+flow.Time(s.cfg.OwnerWait)
-	if e.unowned {
-		e.due = s.now + flow.Time(time.Second)
-		e.limit = max(e.limit, e.due)
+	unowned := s.nameless(e.r) && s.now < e.stop+flow.Time(s.cfg.OwnerWait)
+	was := e.awaited
+	e.awaited = e.server && s.pair(e) == nil && s.open(e)
+	// A call that was open a moment ago is on its way here.
+	apart := (e.awaited || was && e.partner == nil) && s.now < e.stop+flow.Time(s.cfg.OpenWait)
+	if e.held = unowned || apart; e.held {
+		e.due = s.now + flow.Time(s.cfg.Wait)
+		e.limit = e.due + flow.Time(s.cfg.MaxWait) // others may come with what it waits for
 	}
-	return !e.unowned
+	return !e.held
+}
+
+// open reports whether a client's call has not ended that may be the other end of e.
+func (s *Settler) open(e *end) bool {
+	if s.cfg.Open == nil || !e.server || e.start == 0 {
+		return false
+	}
+	for c := range s.cfg.Open {
+		if mayPair(c, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // nameless reports whether r's pod is not known, and can be asked for.
@@ -151,20 +178,20 @@ func (s *Settler) nameless(r *Record) bool {
 func (s *Settler) resolve(e *end, force bool) {
 	chain := s.chain(e)
 	if !force {
-		due, limit := flow.Time(0), e.limit
+		due := flow.Time(0)
 		for _, m := range chain {
 			if m.r == nil {
 				continue
 			}
 			if m != e && m.due <= s.now {
-				s.owned(m)
+				s.ready(m)
 			}
-			if m.unowned {
-				limit = max(limit, m.due)
+			if m.held {
+				e.limit = max(e.limit, m.limit)
 			}
 			due = max(due, m.due)
 		}
-		if due = min(due, limit); due > s.now {
+		if due = min(due, e.limit); due > s.now {
 			e.due = due
 			return
 		}

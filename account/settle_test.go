@@ -409,6 +409,88 @@ func TestOwnerIsWaitedForInAChain(t *testing.T) {
 	}
 }
 
+// A client may read its answer long after the server has written it: the server's end
+// is held while such a call is open.
+func TestServerWaitsForAnOpenClient(t *testing.T) {
+	for name, c := range map[string]struct {
+		open option        // makes another of the open call
+		end  time.Duration // of the client's, 0: it does not
+		want string
+		at   time.Duration // when both are out
+	}{
+		"joined":              {func(*account.Record) {}, 8 * time.Second, "c payer*, s hop", 10 * time.Second},
+		"for a minute":        {func(*account.Record) {}, 0, "s * ", 60 * time.Second},
+		"of another path":     {path("/v1/messages"), 0, "s * ", 2 * time.Second},
+		"of another size":     {sizes(1, 0), 0, "s * ", 2 * time.Second},
+		"to another host":     {func(r *account.Record) { r.Call.ServerAddress = "other" }, 0, "s * ", 2 * time.Second},
+		"with another answer": {id("other"), 0, "s * ", 2 * time.Second},
+		"begun later":         {recordtest.Move(2 * ms), 0, "s * ", 2 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := recordtest.New(client(1), id(""))
+			c.open(r)
+			open := []*llm.Call{r.Call}
+			var out []*account.Record
+			s := account.New(account.Config{Wait: time.Second, Open: func(yield func(*llm.Call) bool) {
+				for _, o := range open {
+					if !yield(o) {
+						return
+					}
+				}
+			}}, func(r *account.Record) { out = append(out, r) })
+			s.Add(call("s", ms, 99*ms, server(9)))
+			for at := time.Duration(0); at < 2*time.Minute; at += 100 * ms {
+				if at == c.end && c.end > 0 {
+					open = nil // and on its way to the settler
+				}
+				s.Tick(recordtest.At(time.Second + at))
+				if at == c.end && c.end > 0 {
+					s.Add(call("c", 0, c.end, client(1)))
+				}
+				if len(out) > 0 && at < c.at-1500*ms || len(out) == 0 && at > c.at+1500*ms {
+					t.Fatalf("%d records are out after %v, want them after %v", len(out), at, c.at)
+				}
+			}
+			slices.SortFunc(out, func(a, b *account.Record) int { return strings.Compare(a.Call.SourceID, b.Call.SourceID) })
+			var got []string
+			for _, r := range out {
+				got = append(got, describe(r))
+			}
+			if g := strings.Join(got, ", "); strings.TrimSpace(g) != strings.TrimSpace(c.want) {
+				t.Errorf("got  %s\nwant %s", g, c.want)
+			}
+		})
+	}
+}
+
+// All that was called meanwhile waits with it, for its caller.
+func TestChainWaitsForAnOpenClient(t *testing.T) {
+	open := []*llm.Call{recordtest.New(client(1), id("")).Call}
+	var steps []func(*account.Settler)
+	steps = append(steps, add(call("out", 5*ms, 95*ms, client(5), conn(2), id("u"), path("/v1/messages")), call("in", ms, 99*ms, server(5), conn(1))))
+	at := time.Duration(0)
+	until := func(end time.Duration) {
+		for ; at < end; at += 100 * ms {
+			steps = append(steps, tick(at))
+		}
+	}
+	until(8 * time.Second)
+	steps = append(steps, func(*account.Settler) { open = nil }, tick(at), add(call("app", 0, 8*time.Second, client(1))))
+	until(8500 * ms)
+	steps = append(steps, add(call("outermost", -ms, 8400*ms, server(1), conn(3), path("/v1/responses"), id("o"))))
+	until(11 * time.Second)
+	out, s := settled(account.Config{Wait: time.Second, Open: func(yield func(*llm.Call) bool) {
+		for _, c := range open {
+			if !yield(c) {
+				return
+			}
+		}
+	}}, steps...)
+	if got := counted(out); !slices.Equal(got, []string{"out"}) || len(out) != 4 || s.Stats().Late != 0 {
+		t.Errorf("counted %v of %d, %+v", got, len(out), s.Stats())
+	}
+}
+
 func TestTrace(t *testing.T) {
 	const h = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 	gateway := func(header string) []*account.Record {

@@ -75,6 +75,9 @@ func (x *call) next() *call {
 func (x *call) open(vendor string, decode func(*llm.Call) exchange.Decoder) {
 	x.state, x.name = captured, vendor
 	x.call = x.newCall()
+	if x.call.Role == llm.RoleClient {
+		x.d.asking[x] = struct{}{}
+	}
 	x.safely(func() error {
 		x.dec = decode(x.call)
 		return nil
@@ -135,6 +138,9 @@ func (x *call) RequestEnd(o exchange.Outcome) {
 	}
 	x.reqOut = o
 	x.decide()
+	if x.state == captured {
+		x.call.RequestBytes = o.Bytes
+	}
 }
 
 // RequestSoFar implements exchange.Exchange.
@@ -178,6 +184,7 @@ func (x *call) End(o exchange.Outcome) {
 	}
 	x.decide()
 	x.over = true
+	delete(x.d.asking, x)
 	if x.state != captured {
 		return
 	}

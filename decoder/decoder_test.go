@@ -178,3 +178,38 @@ func TestTranscriptHoweverSplit(t *testing.T) {
 		play(fmt.Sprint("random ", i), split(msgs, rnd, 1+i), i%2 == 1)
 	}
 }
+
+// A client's call is open from the end of its request to that of its answer; a server's
+// is none of them.
+func TestOpen(t *testing.T) {
+	for _, client := range []bool{true, false} {
+		r := newRig(t)
+		ask, answer := flow.Write, flow.Read
+		if !client {
+			ask, answer = answer, ask
+		}
+		open := func(want bool) {
+			t.Helper()
+			n := 0
+			for c := range r.Open() {
+				n++
+				if c.Path != "/echo" || c.RequestBytes != int64(len(askUnary)) || c.Times.Start == 0 {
+					t.Errorf("%+v", c)
+				}
+			}
+			if (n == 1) != (want && client) {
+				t.Errorf("client %v: %d calls are open", client, n)
+			}
+		}
+		request, whole := post("/echo", askUnary), reply(`{"text":"hi"}`)
+		r.push(ask, request[:40])
+		open(false)
+		r.push(ask, request[40:])
+		open(true)
+		r.push(answer, whole[:60])
+		open(true)
+		r.push(answer, whole[60:])
+		open(false)
+		r.one()
+	}
+}

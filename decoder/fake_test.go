@@ -171,6 +171,15 @@ func (r *rig) end(k flow.Kind, dir flow.Dir) {
 	r.Push(&flow.Data{Kind: k, Conn: r.conn, Dir: dir, Time: r.now, Pos: r.pos[dir]})
 }
 
+// Close ends what is open.
+func (r *rig) Close() {
+	r.t.Helper()
+	r.Decoder.Close()
+	for c := range r.Open() {
+		r.t.Errorf("%s %s is open after its end", c.Method, c.Path)
+	}
+}
+
 // one closes the decoder and returns the only call.
 func (r *rig) one() *llm.Call {
 	r.t.Helper()

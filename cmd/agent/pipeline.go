@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -174,9 +175,35 @@ func (p *pipeline) enqueue(calls chan<- *llm.Call, c *llm.Call) {
 	}
 }
 
+// open yields the calls that clients have made and that have not ended, each while its
+// shard is locked.
+func (p *pipeline) open(yield func(*llm.Call) bool) {
+	p.mu.Lock()
+	decoders := slices.Clone(p.decoders)
+	p.mu.Unlock()
+	for _, s := range decoders {
+		if !s.open(yield) {
+			return
+		}
+	}
+}
+
+func (s *shard) open(yield func(*llm.Call) bool) bool {
+	s.Lock()
+	defer s.Unlock()
+	for c := range s.Open() {
+		if !yield(c) {
+			return false
+		}
+	}
+	return true
+}
+
 // finish is the slow half: calls to records. Each stage adds its part.
 func (p *pipeline) finish(calls <-chan *llm.Call) {
-	settler := account.New(p.settle, func(r *account.Record) {
+	cfg := p.settle
+	cfg.Open = p.open
+	settler := account.New(cfg, func(r *account.Record) {
 		if r.Owner.PodUID != "" && !r.Owner.Complete {
 			p.incomplete.Add(1)
 		}
@@ -191,6 +218,10 @@ func (p *pipeline) finish(calls <-chan *llm.Call) {
 		defer t.Stop()
 		tick = t.C
 	}
+	add := func(c *llm.Call) {
+		p.queued.Add(-1)
+		settler.Add(&account.Record{Time: p.stamp(c), Call: c, Owner: p.owners.Owner(c.Conn.Proc, c.Cgroup, evidence(c))})
+	}
 	for {
 		select {
 		case c, ok := <-calls:
@@ -198,10 +229,13 @@ func (p *pipeline) finish(calls <-chan *llm.Call) {
 				settler.Flush()
 				return
 			}
-			p.queued.Add(-1)
-			settler.Add(&account.Record{Time: p.stamp(c), Call: c, Owner: p.owners.Owner(c.Conn.Proc, c.Cgroup, evidence(c))})
+			add(c)
 		case <-tick:
-			settler.Tick(probes.Now())
+			now := probes.Now()
+			for range len(calls) { // what had ended by now comes first
+				add(<-calls)
+			}
+			settler.Tick(now)
 		}
 	}
 }

@@ -9,8 +9,10 @@ import (
 	"github.com/tollwire/tollwire/account"
 	"github.com/tollwire/tollwire/account/recordtest"
 	"github.com/tollwire/tollwire/attribution"
+	"github.com/tollwire/tollwire/decoder"
 	"github.com/tollwire/tollwire/flow"
 	"github.com/tollwire/tollwire/llm"
+	"github.com/tollwire/tollwire/probes"
 )
 
 // late is who names the pod of a process only when it is asked for the nth time.
@@ -63,5 +65,53 @@ func TestIncomplete(t *testing.T) {
 				t.Errorf("%d records, %d counted as incomplete, want %d", len(out), p.incomplete.Load(), c.incomplete)
 			}
 		})
+	}
+}
+
+// A server's call goes out with its client's, however late the client reads its answer.
+func TestLateClient(t *testing.T) {
+	log := slog.New(slog.DiscardHandler)
+	prices, err := defaults().Pricing.open(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const (
+		request = "POST /v1/chat/completions HTTP/1.1\r\nHost: api.openai.com\r\nContent-Type: application/json\r\nContent-Length: 18\r\n\r\n" + `{"model":"gpt-4o"}`
+		answer  = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n" + `{"id":"chat-1"}`
+	)
+	var out kept
+	calls := make(chan *llm.Call, 2)
+	p := &pipeline{
+		log: log, owners: &late{}, prices: prices, export: []exporter{&out}, tick: time.Millisecond,
+		stamp: func(*llm.Call) time.Time { return time.Now() }, settle: account.Config{Wait: 5 * time.Millisecond},
+	}
+	cfg := defaults().decoder(nil, prices.API, log)
+	cfg.Call = func(c *llm.Call) { p.enqueue(calls, c) }
+	s := &shard{Decoder: decoder.New(cfg)}
+	p.decoders = []*shard{s}
+	client, server := flow.Conn{Proc: flow.Proc{PID: 1}, Key: 1, Gen: 1}, flow.Conn{Proc: flow.Proc{PID: 2}, Key: 1, Gen: 1}
+	push := func(c flow.Conn, dir flow.Dir, text string) {
+		s.Lock()
+		s.Push(&flow.Data{Kind: flow.KindData, Conn: c, Dir: dir, Source: flow.SourceOpenSSL, Time: probes.Now(), Payload: []byte(text)})
+		s.Unlock()
+	}
+	push(client, flow.Write, request)
+	push(server, flow.Read, request)
+	push(server, flow.Write, answer)
+
+	done := make(chan struct{})
+	go func() { defer close(done); p.finish(calls) }()
+	time.Sleep(100 * time.Millisecond) // twenty times what it waits for others
+	push(client, flow.Read, answer)
+	time.Sleep(50 * time.Millisecond)
+	close(calls)
+	<-done
+	if len(out) != 2 {
+		t.Fatalf("%d records", len(out))
+	}
+	for _, r := range out {
+		if r.Counted != (r.Call.Role == llm.RoleClient) {
+			t.Errorf("%v: counted %v as %q", r.Call.Role, r.Counted, r.Relay)
+		}
 	}
 }
