@@ -176,6 +176,11 @@ func TestPod(t *testing.T) {
 			t.Errorf("%v: a subPath is never updated", at(m, "name"))
 		}
 	}
+	for _, v := range at(spec, "volumes").([]any) {
+		if at(v, "hostPath") != nil {
+			t.Errorf("%v is a folder of the node", at(v, "name"))
+		}
+	}
 	// systemd's unit may do as much, and says so in its own words.
 	unit, err := os.ReadFile("../systemd/tollwire.service")
 	if err != nil {

@@ -31,6 +31,7 @@ type record struct {
 	Service    string `json:"service.name"`
 	NodeSource string `json:"tollwire.node.source"`
 	Adapter    string `json:"k8s.pod.label.adapter"`
+	workload
 }
 
 // daemonset is the agent on the node. When it is replaced, what the one before said

@@ -59,24 +59,24 @@ func (v *verdict) audit(ctx context.Context, w io.Writer, d *daemonset, ledger [
 
 	want := make(map[booking]*sum)
 	for _, p := range report.Pairs {
-		b, source, err := truth(p.Entry)
+		must, err := truth(p.Entry)
 		if err != nil {
 			v.problem("%v", err)
 			continue
 		}
-		if want[b] == nil {
-			want[b] = newSum()
+		if want[must.booking] == nil {
+			want[must.booking] = newSum()
 		}
-		want[b].add(p.Entry)
+		want[must.booking].add(p.Entry)
 		if p.Record == nil {
 			v.lost++
 			continue
 		}
 		r := byRecord[p.Record]
-		got := booking{r.Graph, r.Node, r.Service, r.Pod, r.Container, r.Adapter}
+		got := word{booking{r.Graph, r.Node, r.Service, r.Pod, r.Container, r.Adapter}, r.NodeSource, r.workload}
 		switch {
-		case got != b || r.NodeSource != source || r.Namespace != b.namespace():
-			v.problem("%s of %s is booked to %+v by %s, namespace %q", p.Entry.ID, p.Entry.Client, got, r.NodeSource, r.Namespace)
+		case got != must || r.Namespace != must.namespace():
+			v.problem("%s of %s is booked to %+v, namespace %q", p.Entry.ID, p.Entry.Client, got, r.Namespace)
 		case len(p.Diffs) == 0:
 			v.right++
 		}
@@ -162,10 +162,13 @@ func (v *verdict) metrics(w io.Writer, d *daemonset, now trial.Samples, want map
 	if n := d.sum(now, "tollwire_attribution_incomplete_total"); n > 0 {
 		v.problem("%.0f calls went out before the API server had named their pod", n)
 	}
-	// None of them is a call's, whose record would not match: the cluster's own traffic,
-	// etcd's in plain HTTP/2, comes in bursts.
 	for reason, n := range d.dropped(now) {
-		fmt.Fprintf(w, "%.0f bytes were dropped: %s\n", n, reason)
+		v.problem("%.0f bytes were dropped: %s", n, reason)
+	}
+	for _, kind := range []string{"unreachable", "forbidden"} {
+		if d.sum(now, "tollwire_kubernetes_failures_total", "kind", kind) == 0 {
+			v.problem("/metrics counts no request that found the API server %s", kind)
+		}
 	}
 }
 

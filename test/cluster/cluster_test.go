@@ -23,20 +23,20 @@ func TestParseLog(t *testing.T) {
 func TestTruth(t *testing.T) {
 	const pod = "summariser-6f599f9d9d-5w4f7"
 	for _, c := range []struct {
-		client, source string
-		want           booking
+		client string
+		want   word
 	}{
-		{pod + "/app", "workload", booking{Node: "summariser", Service: "summariser", Pod: pod, Container: "app"}},
-		{pod + "/app/probe/rule:probe", "rule:probe", booking{Node: "probe", Service: "summariser", Pod: pod, Container: "app"}},
-		{"host/python", "unit", booking{Node: "report", Service: "report"}},
+		{pod + "/app", word{booking{Node: "summariser", Service: "summariser", Pod: pod, Container: "app"}, "workload", workload{Deployment: "summariser"}}},
+		{pod + "/app/probe/rule:probe", word{booking{Node: "probe", Service: "summariser", Pod: pod, Container: "app"}, "rule:probe", workload{Deployment: "summariser"}}},
+		{"host/python", word{booking{Node: "report", Service: "report"}, "unit", workload{}}},
 	} {
-		if b, source, err := truth(&sim.Entry{Client: c.client}); err != nil || b != c.want || source != c.source {
-			t.Errorf("%s: %+v by %s, %v", c.client, b, source, err)
+		if got, err := truth(&sim.Entry{Client: c.client}); err != nil || got != c.want {
+			t.Errorf("%s: %+v, %v", c.client, got, err)
 		}
 	}
 	for _, client := range []string{"planner/app", "curl/7.88.1", ""} {
-		if b, _, err := truth(&sim.Entry{Client: client}); err == nil {
-			t.Errorf("%q: %+v", client, b)
+		if got, err := truth(&sim.Entry{Client: client}); err == nil {
+			t.Errorf("%q: %+v", client, got)
 		}
 	}
 }

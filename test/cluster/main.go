@@ -76,7 +76,7 @@ func main() {
 }
 
 // round is how many calls each program makes in one part of the test.
-var round = map[string]int{"planner": 20, "critic": 12, "writer": 24, "summariser": 24, "report": 8}
+var round = map[string]int{"planner": 20, "critic": 12, "writer": 24, "summariser": 24, "archive": 4, "sampler": 4, "report": 8}
 
 // completions is how many pods a job has; each of their containers makes one call.
 const completions = 4
@@ -259,16 +259,16 @@ func (t *trialRun) recorded(ctx context.Context, what string) error {
 	return nil
 }
 
-// first is a round with everything in order: a deployment starts after the agent, with
-// programs that are executed in its pod, and a job whose pods end at once.
+// first is a round with everything in order: a deployment, a stateful set and a daemon
+// set start after the agent, programs are executed in a pod, and a job's pods end at once.
 func (t *trialRun) first(ctx context.Context, v *verdict) error {
-	if err := t.pods(ctx, "unlabelled.yaml", "summariser-/app"); err != nil {
+	if err := t.pods(ctx, "unlabelled.yaml", "summariser-/app", "archive-/app", "sampler-/app"); err != nil {
 		return err
 	}
 	if err := errors.Join(t.job(ctx), t.exec(ctx, ""), t.calls(0)); err != nil {
 		return err
 	}
-	if err := t.recorded(ctx, "a deployment, kubectl exec and a job after the agent"); err != nil {
+	if err := t.recorded(ctx, "deployment, stateful set, daemon set, kubectl exec and a job after the agent"); err != nil {
 		return err
 	}
 	library, err := t.agent.oneInode(ctx, v)
@@ -289,16 +289,36 @@ func (t *trialRun) away(ctx context.Context, _ *verdict) error {
 	return t.n.serve(ctx)
 }
 
-// replaced is a round after the DaemonSet's pod was deleted and made again.
+// replaced is a round after the DaemonSet's pod was deleted and made again, of which the
+// API server refuses the new one all that it asks for.
 func (t *trialRun) replaced(ctx context.Context, _ *verdict) error {
+	if _, err := t.n.kubectl(ctx, "delete", "clusterrolebinding", "tollwire"); err != nil {
+		return err
+	}
 	if err := t.agent.replace(ctx); err != nil {
 		return err
 	}
-	t.say("the agent's pod is replaced by %s", t.agent.pod)
+	t.say("the agent's pod is replaced by %s, which may not list pods", t.agent.pod)
 	if err := errors.Join(t.cron(ctx), t.calls(0)); err != nil {
 		return err
 	}
-	return t.recorded(ctx, "agent replaced, connections older than it")
+	if _, err := t.models.served(ctx); err != nil {
+		return err
+	}
+	err := await(ctx, "a refusal", func() error {
+		s, err := t.agent.scrape(ctx)
+		if err == nil && (s.Sum("tollwire_kubernetes_failures_total", "kind", "forbidden") == 0 || s.Sum("tollwire_kubernetes_synced") != 0) {
+			err = errors.New("there is none, or the agent knows its pods all the same")
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if _, err := t.n.kubectl(ctx, "apply", "-f", filepath.Join(t.repo, "deploy/daemonset/clusterrole.yaml")); err != nil {
+		return err
+	}
+	return t.recorded(ctx, "agent replaced and refused for a while, connections older than it")
 }
 
 // ruled gives the running agent another rule by its ConfigMap; probed makes the calls
@@ -336,20 +356,24 @@ func (t *trialRun) probed(ctx context.Context, _ *verdict) error {
 }
 
 // both is a round that the agent, started while the API server is away, must hold
-// until it comes back.
+// until it comes back. It knows no pod, and waits for their names for a minute: the
+// calls are made in the outage's last seconds.
 func (t *trialRun) both(ctx context.Context, _ *verdict) error {
+	const last = 10 * time.Second
 	t.n.api.kill()
+	gone := time.Now()
 	if err := t.agent.restartProcess(ctx); err != nil {
 		return err
 	}
 	t.say("the agent is restarted while the API server is away")
-	if err := t.calls(time.Second); err != nil {
+	time.Sleep(t.outage - last - time.Since(gone))
+	if err := t.calls(last); err != nil {
 		return err
 	}
 	if err := t.n.serve(ctx); err != nil {
 		return err
 	}
-	return t.recorded(ctx, "agent restarted while the API server is away")
+	return t.recorded(ctx, fmt.Sprintf("agent restarted while the API server is away for %.0f s", time.Since(gone).Seconds()))
 }
 
 // audit holds all that the agents said to the ledger.

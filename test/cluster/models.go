@@ -24,11 +24,26 @@ type booking struct {
 	Adapter                              string // a label of the pod that the configuration copies
 }
 
+// workload is what a pod's controllers are called, those that it has.
+type workload struct {
+	Deployment  string `json:"k8s.deployment.name"`
+	StatefulSet string `json:"k8s.statefulset.name"`
+	DaemonSet   string `json:"k8s.daemonset.name"`
+	Job         string `json:"k8s.job.name"`
+	CronJob     string `json:"k8s.cronjob.name"`
+}
+
+// word is all that a record says of whose call it is.
+type word struct {
+	booking
+	source   string // what names the node
+	workload workload
+}
+
 // caller is a container that makes calls: for all pods whose name begins with pod.
 type caller struct {
 	pod, container string
-	source         string  // what names the node
-	booking        booking // but for the pod's whole name
+	word           // but for the pod's whole name
 }
 
 // host is the pod of who is in none.
@@ -36,35 +51,36 @@ const host = "host"
 
 // callers is the truth that the agent must find out.
 var callers = []caller{
-	{"planner", "planner", "label", booking{Graph: "research", Node: "planner", Service: "planner"}},
-	{"planner", "critic", "annotation", booking{Graph: "research", Node: "critic", Service: "planner"}},
-	{"writer", "main", "label", booking{Graph: "research", Node: "writer", Service: "writer-api", Adapter: "sql-lora"}},
-	{"summariser-", "app", "workload", booking{Node: "summariser", Service: "summariser"}},
-	{"nightly-1-", "once", "workload", booking{Node: "nightly-1", Service: "nightly-1"}},
-	{"nightly-1-", "check", "annotation", booking{Node: "checker", Service: "nightly-1"}},
-	{"nightly-2-", "once", "workload", booking{Node: "nightly", Service: "nightly"}}, // a cron job's
-	{host, "python", "unit", booking{Node: "report", Service: "report"}},
+	{"planner", "planner", word{booking{Graph: "research", Node: "planner", Service: "planner"}, "label", workload{}}},
+	{"planner", "critic", word{booking{Graph: "research", Node: "critic", Service: "planner"}, "annotation", workload{}}},
+	{"writer", "main", word{booking{Graph: "research", Node: "writer", Service: "writer-api", Adapter: "sql-lora"}, "label", workload{}}},
+	{"summariser-", "app", word{booking{Node: "summariser", Service: "summariser"}, "workload", workload{Deployment: "summariser"}}},
+	{"archive-", "app", word{booking{Node: "archive", Service: "archive"}, "workload", workload{StatefulSet: "archive"}}},
+	{"sampler-", "app", word{booking{Node: "sampler", Service: "sampler"}, "workload", workload{DaemonSet: "sampler"}}},
+	{"nightly-1-", "once", word{booking{Node: "nightly-1", Service: "nightly-1"}, "workload", workload{Job: "nightly-1"}}},
+	{"nightly-1-", "check", word{booking{Node: "checker", Service: "nightly-1"}, "annotation", workload{Job: "nightly-1"}}},
+	{"nightly-2-", "once", word{booking{Node: "nightly", Service: "nightly"}, "workload", workload{Job: "nightly-2", CronJob: "nightly"}}},
+	{host, "python", word{booking{Node: "report", Service: "report"}, "unit", workload{}}},
 }
 
-// truth is where a call of the ledger belongs and what must have said so. The caller
-// names itself as POD/CONTAINER, and adds /NODE/SOURCE where that one call is another
-// node's.
-func truth(e *sim.Entry) (b booking, source string, err error) {
+// truth is what must be said of a call of the ledger. The caller names itself as
+// POD/CONTAINER, and adds /NODE/SOURCE where that one call is another node's.
+func truth(e *sim.Entry) (w word, err error) {
 	name := strings.Split(e.Client, "/")
 	for _, c := range callers {
 		if len(name) < 2 || !strings.HasPrefix(name[0], c.pod) || name[1] != c.container {
 			continue
 		}
-		b, source = c.booking, c.source
+		w = c.word
 		if c.pod != host {
-			b.Pod, b.Container = name[0], name[1]
+			w.Pod, w.Container = name[0], name[1]
 		}
 		if len(name) == 4 {
-			b.Node, source = name[2], name[3]
+			w.Node, w.source = name[2], name[3]
 		}
-		return b, source, nil
+		return w, nil
 	}
-	return b, "", fmt.Errorf("call by %q, which this test did not start", e.Client)
+	return w, fmt.Errorf("call by %q, which this test did not start", e.Client)
 }
 
 // models is the simulator, and the gate through which it tells each program how many

@@ -126,7 +126,7 @@ func (n *node) control(ctx context.Context) error {
 	if _, err := n.start("controllers", n.bin+"/kube-controller-manager", "--kubeconfig="+n.dir+"/kubeconfig",
 		"--leader-elect=false", "--use-service-account-credentials=false", "--root-ca-file="+n.dir+"/certs/apiserver.crt",
 		"--service-account-private-key-file="+n.dir+"/sa.key", "--bind-address=127.0.0.1",
-		"--controllers=daemonset-controller,deployment-controller,replicaset-controller,job-controller,"+
+		"--controllers=daemonset-controller,deployment-controller,replicaset-controller,statefulset-controller,job-controller,"+
 			"serviceaccount-controller,root-ca-certificate-publisher-controller,namespace-controller,"+
 			"garbage-collector-controller,node-lifecycle-controller,pod-garbage-collector-controller"); err != nil {
 		return err

@@ -224,9 +224,8 @@ func removeCgroups(dir string) (err error) {
 	return err
 }
 
-// furnish makes the namespaces ready: addresses, names, and what kubelet and the agent
-// expect to be mounted. The sysctls that kubelet would set for the whole machine are
-// shadowed.
+// furnish makes the namespaces ready: addresses, names, and the folders that runtime and
+// kubelet write to. The sysctls that kubelet would set for the whole machine are shadowed.
 func furnish(dir string) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
@@ -250,11 +249,6 @@ func furnish(dir string) error {
 		}
 		if err := unix.Mount(shadow, file, "", unix.MS_BIND, ""); err != nil {
 			return fmt.Errorf("shadow %s: %w", file, err)
-		}
-	}
-	if _, err := os.Stat("/sys/kernel/tracing/events"); err != nil {
-		if err := unix.Mount("nodev", "/sys/kernel/tracing", "tracefs", 0, ""); err != nil {
-			return fmt.Errorf("mount tracefs: %w", err)
 		}
 	}
 	// The first namespace of its kind makes /run/netns a mount of its own; made while
