@@ -90,20 +90,7 @@ static __always_inline struct cipher_key cipher_key(const struct record *r, __u3
 	};
 }
 
-// Adds bytes of plaintext to their connection. The bytes are n at buf.
-struct plain {
-	__u64 sock;
-	__u64 buf;
-	__u64 time;
-	__u64 missing; // bytes before it that were not seen
-	__u32 n;
-	__u32 source;
-	__u8 dir;
-	__u8 kernel;
-	__u8 fresh;   // the connection's first record, before any data
-	__u8 counted; // what is missing was counted when it was given up
-};
-
+// Adds bytes of plaintext to their connection.
 static __noinline int deliver(struct plain *p)
 {
 	__u64 id = bpf_get_current_pid_tgid();
@@ -197,7 +184,7 @@ static __always_inline bool keep_plain(struct record *r, __u64 from, __u32 n, bo
 	return true;
 }
 
-static __always_inline void seal_waits(struct record *r, __u32 tgid, __u64 prefix, __u32 len, __u8 type)
+static __noinline int seal_waits(struct record *r, __u32 tgid, __u64 prefix, __u32 len, __u8 type)
 {
 	struct cipher_key key = cipher_key(r, tgid, prefix);
 	__u32 index = r->ticket % SLOTS;
@@ -215,6 +202,7 @@ static __always_inline void seal_waits(struct record *r, __u32 tgid, __u64 prefi
 		slot->waiting = len;
 	}
 	bpf_map_update_elem(&seals, &key, &s, BPF_ANY);
+	return 0;
 }
 
 // Finds the socket that a record's ciphertext was read from.
@@ -367,14 +355,13 @@ static __always_inline int record_done(struct record *r, __u32 tgid, __u64 key_s
 }
 
 // A record that is shorter than a block passes no function as a whole, but what was
-// added to the accumulator is its ciphertext, and the block's key stream is kept.
-static __always_inline int small_record(struct record *r, __u32 tgid, __u64 acc)
+// added to the accumulator is its ciphertext, which begins with *prefix, and the block's
+// key stream is kept.
+static __noinline int read_small(struct record *r, __u64 acc, __u64 *prefix)
 {
 	struct gcm g = {};
 	__u32 n = r->total;
-	__u8 type = r->type;
 
-	r->stage = STAGE_NONE;
 	if (n > 16 || bpf_probe_read_user(&g, sizeof(g), (void *)(acc - COUNTER_TO_ACC)))
 		return 0;
 	// The context says itself what it is: the lengths must be this record's.
@@ -384,16 +371,29 @@ static __always_inline int small_record(struct record *r, __u32 tgid, __u64 acc)
 
 	r->small[0] = low_bytes(lo ^ g.key_stream[0], n);
 	r->small[1] = n > 8 ? low_bytes(hi ^ g.key_stream[1], n - 8) : 0;
+	*prefix = lo;
+	return 1;
+}
+
+static __always_inline int small_record(struct record *r, __u32 tgid, __u64 acc)
+{
+	__u32 n = r->total;
+	__u8 type = r->type;
+	__u64 prefix = 0;
+
+	r->stage = STAGE_NONE;
+	if (!read_small(r, acc, &prefix))
+		return 0;
 	if (r->tls13) {
 		n--;
 		type = (n < 8 ? r->small[0] >> (n & 7) * 8 : r->small[1] >> (n & 7) * 8);
 	}
 	// Which way it went is known by where it came from.
-	if (find_arrival(r, tgid, lo))
+	if (find_arrival(r, tgid, prefix))
 		return opened(r, tgid, address_of(&r->small), true, n, type);
 	r->time = bpf_ktime_get_ns();
 	if (keep_plain(r, address_of(&r->small), 16, true))
-		seal_waits(r, tgid, lo, n, type);
+		seal_waits(r, tgid, prefix, n, type);
 	return 0;
 }
 
@@ -406,14 +406,29 @@ static __always_inline void follow_sockets(__u32 tgid)
 		bpf_map_update_elem(&sealers, &tgid, &yes, BPF_ANY);
 }
 
+// The accumulator may hold the header of a record.
+static __noinline int record_begins(__u64 acc, __u32 source)
+{
+	__u64 id = bpf_get_current_pid_tgid(), v[2];
+	struct record next = {};
+
+	if (bpf_probe_read_user(v, sizeof(v), (void *)acc) || !read_header(&next, v[0], v[1]))
+		return 0;
+	next.acc = acc;
+	next.source = source;
+	next.stage = STAGE_HEADER;
+	bpf_map_update_elem(&records, &id, &next, BPF_ANY);
+	follow_sockets(id >> 32);
+	return 0;
+}
+
 // GHASH multiplies its accumulator: first with the header of a record in it, last
 // when all of the record is in it.
 static __always_inline int on_multiply(__u64 acc, __u32 source)
 {
 	__u64 id = bpf_get_current_pid_tgid();
 	__u32 tgid = id >> 32;
-	struct record *r = bpf_map_lookup_elem(&records, &id), next = {};
-	__u64 v[2];
+	struct record *r = bpf_map_lookup_elem(&records, &id);
 
 	if (is_self(tgid))
 		return 0;
@@ -423,14 +438,7 @@ static __always_inline int on_multiply(__u64 acc, __u32 source)
 		return small_record(r, tgid, acc);
 	if (r)
 		r->stage = STAGE_NONE;
-	if (bpf_probe_read_user(v, sizeof(v), (void *)acc) || !read_header(&next, v[0], v[1]))
-		return 0;
-	next.acc = acc;
-	next.source = source;
-	next.stage = STAGE_HEADER;
-	bpf_map_update_elem(&records, &id, &next, BPF_ANY);
-	follow_sockets(tgid);
-	return 0;
+	return record_begins(acc, source);
 }
 
 SEC("uprobe/gcm_gmult")
@@ -606,7 +614,8 @@ int aead_chacha_end(struct pt_regs *ctx)
 	return record_done(r, id >> 32, 0);
 }
 
-// The start of a record has passed through a socket.
+// The start of a record has passed through a socket. Returns whether c->p is to be
+// delivered.
 static __noinline int on_wire(struct cursor *c, struct wire *w, struct stream *s)
 {
 	__u64 id = bpf_get_current_pid_tgid();
@@ -655,8 +664,8 @@ static __noinline int on_wire(struct cursor *c, struct wire *w, struct stream *s
 					p.n = 0;
 				}
 				p.buf = address_of(slot->plain);
-				deliver(&p);
-				return 0;
+				c->p = p;
+				return 1;
 			}
 		}
 		// What it would be in TLS 1.2.
@@ -667,15 +676,14 @@ static __noinline int on_wire(struct cursor *c, struct wire *w, struct stream *s
 		prefix = behind;
 	}
 	if (c->x.dir == DIR_WRITE && w->source && type == TYPE_DATA) {
-		struct plain p = {
+		c->p = (struct plain){
 			.sock = c->x.key.key,
 			.time = c->x.time,
 			.missing = len - TAG - 1,
 			.source = w->source,
 			.dir = DIR_WRITE,
 		};
-
-		deliver(&p);
+		return 1;
 	}
 	return 0;
 }
@@ -711,7 +719,7 @@ static int follow(__u32 i, struct cursor **at)
 		__u64 at = have, size = len;
 
 		asm volatile("" : "+r"(at), "+r"(size));
-		if (at > 20 || size > 21 - at ||
+		if (at > 20 || size > 21 || // have never more than 21 between them
 		    bpf_probe_read_user((__u8 *)s->start + 3 + at, size, (void *)c->x.buf))
 			return 1;
 		s->have = have + len;
@@ -732,7 +740,8 @@ static int follow(__u32 i, struct cursor **at)
 			return 1;
 		s->want = TLS_HEADER + (s->left < 16 ? s->left : 16);
 	} else if (have >= TLS_HEADER && have < s->want && s->have == s->want) {
-		on_wire(c, w, s);
+		if (on_wire(c, w, s))
+			deliver(&c->p);
 	}
 	if (s->have >= TLS_HEADER && s->have == s->want && !s->left) {
 		__u64 head = s->start[0];
@@ -744,11 +753,9 @@ static int follow(__u32 i, struct cursor **at)
 	return 0;
 }
 
-#define MAX_STEPS 4096
-#define MAX_STEPS_UNROLLED 64
-
-SEC("raw_tp/sys_exit")
-int aead_moved(struct bpf_raw_tracepoint_args *ctx)
+// The bytes that a system call has moved through a socket whose records are followed;
+// NULL for every other call.
+static __noinline struct cursor *cursor_of(struct bpf_raw_tracepoint_args *ctx)
 {
 	__u64 id = bpf_get_current_pid_tgid();
 	struct pt_regs *regs = (void *)ctx->args[0];
@@ -762,7 +769,7 @@ int aead_moved(struct bpf_raw_tracepoint_args *ctx)
 	__u8 dir = DIR_WRITE;
 
 	if (n <= 0 || !bpf_map_lookup_elem(&sealers, &tgid))
-		return 0;
+		return NULL;
 	nr = SYSCALL_NR(regs);
 	switch (nr) {
 	case NR_WRITE:
@@ -783,25 +790,25 @@ int aead_moved(struct bpf_raw_tracepoint_args *ctx)
 		flags = SYSCALL_ARG3(regs);
 		break;
 	default:
-		return 0;
+		return NULL;
 	}
 	if (flags & MSG_PEEK || !find_tcp(SYSCALL_ARG1(regs), &t))
-		return 0;
+		return NULL;
 	key.sock = (__u64)t.sk;
 	w = bpf_map_lookup_elem(&wires, &key);
 	if (!w || w->ino != t.ino) {
 		bpf_map_update_elem(&wires, &key, &no_wire, BPF_ANY);
 		w = bpf_map_lookup_elem(&wires, &key);
 		if (!w)
-			return 0;
+			return NULL;
 		w->ino = t.ino;
 	}
 	if (w->streams[dir].lost)
-		return 0;
+		return NULL;
 	bpf_map_update_elem(&cursors, &id, &no_cursor, BPF_ANY);
 	c = bpf_map_lookup_elem(&cursors, &id);
 	if (!c)
-		return 0;
+		return NULL;
 	c->x.key.key = key.sock;
 	c->x.key.tgid = tgid;
 	c->x.dir = dir;
@@ -817,6 +824,35 @@ int aead_moved(struct bpf_raw_tracepoint_args *ctx)
 	} else if (nr == NR_READV || nr == NR_WRITEV) {
 		gather(&c->x, c->x.buf, SYSCALL_ARG3(regs));
 	}
+	return c;
+}
+
+// What is left of a call's bytes is no stream of records from here on, or not yet:
+// perhaps the next call's.
+static __noinline int lose(struct cursor *c)
+{
+	struct wire_key key = {.sock = c->x.key.key, .tgid = c->x.key.tgid};
+	struct wire *w = bpf_map_lookup_elem(&wires, &key);
+	struct stream *s;
+
+	if (!w)
+		return 0;
+	s = &w->streams[c->x.dir & 1];
+	s->lost = w->source != 0;
+	s->have = s->want = s->left = 0;
+	return 0;
+}
+
+#define MAX_STEPS 4096
+#define MAX_STEPS_UNROLLED 64
+
+SEC("raw_tp/sys_exit")
+int aead_moved(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct cursor *c = cursor_of(ctx);
+
+	if (!c)
+		return 0;
 	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop)) {
 		bpf_loop(MAX_STEPS, follow, &c, 0);
 	} else {
@@ -824,11 +860,8 @@ int aead_moved(struct bpf_raw_tracepoint_args *ctx)
 			if (follow(i, &c))
 				break;
 	}
-	if (c->x.n) {
-		// Not a stream of records from here on, or not yet: perhaps the next call's.
-		w->streams[dir].lost = w->source != 0;
-		w->streams[dir].have = w->streams[dir].want = w->streams[dir].left = 0;
-	}
+	if (c->x.n)
+		lose(c);
 	return 0;
 }
 

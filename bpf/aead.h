@@ -100,10 +100,25 @@ struct wire_key {
 	__u64 tgid;
 };
 
-// A system call's bytes while they are followed.
+// Plaintext that belongs to a connection: n bytes at buf.
+struct plain {
+	__u64 sock;
+	__u64 buf;
+	__u64 time;
+	__u64 missing; // bytes before it that were not seen
+	__u32 n;
+	__u32 source;
+	__u8 dir;
+	__u8 kernel;
+	__u8 fresh;   // the connection's first record, before any data
+	__u8 counted; // what is missing was counted when it was given up
+};
+
+// A system call's bytes while they are followed. Before Linux 6.13 a program and all
+// that it calls have 512 bytes of stack together, so this stands in a map.
 struct cursor {
 	struct xfer x;
-	__u64 ino;
+	struct plain p; // of the record that was found sealed
 };
 
 struct {

@@ -223,6 +223,8 @@ static __always_inline void alike(struct xfer *x)
 	x->iov = forget(x, x->iov);
 	x->iov_left = forget(x, x->iov_left);
 	x->msg_left = forget(x, x->msg_left);
+	x->msgs = forget(x, x->msgs);
+	x->msgs_left = forget(x, x->msgs_left);
 }
 
 // Copies the len bytes at x->buf into one record. Records come in size classes,

@@ -183,8 +183,9 @@ static __noinline __attribute__((unused)) int cross_frames(struct xfer *x)
 {
 	x->run = forget(x, 0);
 	// Kernels without bpf_loop never come here, but want every function to be called.
-	if (!frame_step(0, x))
-		bpf_loop(MAX_FRAME_STEPS - 1, frame_step, x, 0);
+	if (!bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop))
+		return frame_step(0, x);
+	bpf_loop(MAX_FRAME_STEPS, frame_step, x, 0);
 	if (x->n) {
 		drop(x, x->n, GAP_UNREADABLE);
 		x->conn->frames[x->dir & 1].lost = 1;

@@ -193,8 +193,6 @@ int socket_exit(struct bpf_raw_tracepoint_args *ctx)
 		if (call && call->sock == x.key.key)
 			x.time = call->time;
 	}
-	x.msgs = forget(&x, x.msgs);
-	x.msgs_left = forget(&x, x.msgs_left);
 	socket_bytes(&x, id, regs);
 	return 0;
 }

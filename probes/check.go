@@ -199,6 +199,8 @@ func (c *checker) kernel() {
 	}
 	c.feature(featureUprobes, uprobe, "no TLS is read", next)
 	c.feature("uprobe_multi", features.HaveBPFLinkUprobeMulti(), "a perf event for each function: attaching takes longer", old+"6.6 or later")
+	c.feature("probe cookies", features.HaveProgramHelper(ebpf.Kprobe, asm.FnGetAttachCookie), "an answer without a stated length ends when its session is freed (OpenSSL 1.1.1 and 3.0)", old+"5.15 or later")
+	c.feature("bpf_loop", features.HaveProgramHelper(ebpf.Kprobe, asm.FnLoop), "of one call 384 KiB are read; all of an HTTP/2 connection crosses", old+"5.17 or later")
 	c.feature("raw tracepoints", tryRawTracepoint(), "plaintext sockets and the ends of processes are not seen", "a kernel with CONFIG_BPF_EVENTS=y")
 	real, err := newRealInodes()
 	if err == nil {
@@ -360,6 +362,13 @@ func (c *checker) atLeast(major, minor int) bool { return atLeast(c.Kernel, majo
 func (c *checker) taps() *Taps {
 	t := newTaps(c.cfg)
 	err := t.load()
+	c.accepted(t, err)
+	c.sockets(t, err)
+	return t
+}
+
+// accepted says which taps the kernel took; none where loading them ended with err.
+func (c *checker) accepted(t *Taps, err error) {
 	for _, tap := range tlsTaps {
 		err := cmp.Or(err, t.refused[tap.source])
 		state := TapState{Tap: tap.source.String(), State: c.stateOf(err)}
@@ -368,8 +377,6 @@ func (c *checker) taps() *Taps {
 		}
 		c.Taps = append(c.Taps, state)
 	}
-	c.sockets(t, err)
-	return t
 }
 
 // sockets tries the ways to the sockets, with the maps that are loaded or err.

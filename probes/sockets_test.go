@@ -18,39 +18,6 @@ import (
 	"github.com/tollwire/tollwire/flow"
 )
 
-// kernelMatrix is set by hack/kernels: the kernel is one of Debian's own.
-const kernelMatrix = "KERNEL_MATRIX"
-
-// TestStockKernel: what a kernel of this version has is found. hack/kernels runs it.
-func TestStockKernel(t *testing.T) {
-	if os.Getenv(kernelMatrix) == "" {
-		t.Skip("asks for what Debian's kernels have; make test-kernels runs this on them")
-	}
-	release, _, err := kernel()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &checker{cfg: Config{Proc: "/proc"}, full: true, Report: &Report{Kernel: release}}
-	since := map[string][2]int{"uprobe_multi": {6, 6}, "iter/task_vma": {5, 12}}
-	c.kernel()
-	for _, f := range c.Features {
-		if v := since[f.Name]; f.State != Yes && c.atLeast(v[0], v[1]) {
-			t.Errorf("%s should have %s: %s", c.Kernel, f.Name, f.Detail)
-		}
-		if v := since[f.Name]; f.State == Yes && !c.atLeast(v[0], v[1]) {
-			t.Errorf("%s has %s, which is said to be there since %d.%d", c.Kernel, f.Name, v[0], v[1])
-		}
-	}
-	if hasLoop() != c.atLeast(5, 17) {
-		t.Errorf("%s: bpf_loop is found: %v", c.Kernel, hasLoop())
-	}
-	for _, tap := range socketTaps {
-		if err := tap.probe(); err != nil {
-			t.Errorf("%s should have %s: %v", c.Kernel, way(tap), err)
-		}
-	}
-}
-
 // client is the start of every program of TestSocketCalls: a connection s, a request
 // in two parts, and the C library for calls that Python lacks.
 const client = `

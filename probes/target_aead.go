@@ -144,19 +144,18 @@ func (t *Taps) followSockets() error {
 	return nil
 }
 
-// errTooOld says that this kernel has no room for a tap.
+// errTooOld says that this kernel does not have what a tap is made of.
 var errTooOld = errors.New("the kernel is too old")
 
-// loadCipherTap is loadAead where it can be: its programs and what they call use more
-// stack together than the 512 bytes that a call chain has before Linux 6.13, which
-// gives each function its own (tried: 6.1 and 6.12 refuse it, 6.18 takes it).
+// loadCipherTap is loadAead where it can be: a record that waits has a number of its own,
+// given out by an atomic addition that returns what was there before.
 func loadCipherTap() (*ebpf.CollectionSpec, error) {
 	release, _, err := kernel()
 	if err != nil {
 		return nil, err
 	}
-	if !atLeast(release, 6, 13) {
-		return nil, fmt.Errorf("stripped TLS is read from Linux 6.13 on: %w", errTooOld)
+	if !atLeast(release, 5, 12) {
+		return nil, fmt.Errorf("stripped TLS is read from Linux 5.12 on, where BPF has fetch-and-add: %w", errTooOld)
 	}
 	return loadAead()
 }

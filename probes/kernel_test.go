@@ -1,0 +1,68 @@
+package probes
+
+import (
+	"os"
+	"testing"
+
+	"github.com/tollwire/tollwire/flow"
+)
+
+// kernelMatrix is set by hack/kernels: the kernel is one of Debian's own.
+const kernelMatrix = "KERNEL_MATRIX"
+
+// since are the versions of Linux from which on there is what older ones lack. All else
+// is asked of every kernel of Debian's.
+var since = map[string][2]int{
+	"iter/task_vma":                   {5, 12},
+	"probe cookies":                   {5, 15},
+	"bpf_loop":                        {5, 17},
+	"uprobe_multi":                    {6, 6},
+	flow.SourceAEADBoringSSL.String(): {5, 12},
+}
+
+// TestStockKernel: what a kernel of this version has is found, and what it does not
+// have is said. hack/kernels runs it.
+func TestStockKernel(t *testing.T) {
+	if os.Getenv(kernelMatrix) == "" {
+		t.Skip("asks for what Debian's kernels have; make test-kernels runs this on them")
+	}
+	release, _, err := kernel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &checker{cfg: Config{Proc: "/proc"}, full: true, Report: &Report{Kernel: release}}
+	c.kernel()
+	c.accepted(start(t, Config{}).taps, nil)
+	asked := make(map[string]bool)
+	held := func(name string, state State, detail string) {
+		t.Helper()
+		asked[name] = true
+		has := State(Yes)
+		if v := since[name]; !atLeast(release, v[0], v[1]) {
+			has = No
+			t.Logf("%s has no %s: %s", release, name, detail)
+		}
+		if state != has {
+			t.Errorf("%s on %s: check says %s (%s), want %s", name, release, state, detail, has)
+		}
+	}
+	for _, f := range c.Features {
+		held(f.Name, f.State, f.Detail)
+		if f.State == No && (f.Detail == "" || f.Without == "" || f.Next == "") {
+			t.Errorf("%s is missed, and not all is said of it: %+v", f.Name, f)
+		}
+	}
+	for _, tap := range c.Taps {
+		held(tap.Tap, tap.State, tap.Error)
+	}
+	for name := range since {
+		if !asked[name] {
+			t.Errorf("check does not speak of %s", name)
+		}
+	}
+	for _, tap := range socketTaps {
+		if err := tap.probe(); err != nil {
+			t.Errorf("%s should have %s: %v", release, way(tap), err)
+		}
+	}
+}
