@@ -68,6 +68,10 @@ verify: generate ## Fail when generated files differ from what is committed
 conformance: ## Decode the recorded corpora and hold every number to their expectations
 	@go run ./decoder/conformance/cmd/conformance
 
+.PHONY: conformance-cuts
+conformance-cuts: ## End every recorded answer too early, at every byte: what is called exact must be right (some minutes)
+	@go run ./decoder/conformance/cmd/conformance -cuts
+
 .PHONY: bench-decode
 bench-decode: ## Speed of the decoder on recorded SSE beside gjson alone, and memory held a stream
 	@go test -run '^$$' -cpu 1 -benchtime 3s -bench '^Benchmark(Recorded|RecordedGJSONPaths|RecordedGJSONWalk|Held)$$' ./decoder | awk '\

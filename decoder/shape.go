@@ -208,7 +208,7 @@ func (x *call) event(b timed, data io.Reader) error {
 	if d.err != io.EOF && !errors.Is(err, d.err) {
 		err = errors.Join(d.err, err)
 	}
-	x.done = x.done || e.Done
+	x.done = x.done || e.Done && d.err == io.EOF // whole, and good by its checksum
 	if !e.FromClient && (err == nil || !readFailed(err)) {
 		x.clock.event(e.Time, e.Content)
 	}
