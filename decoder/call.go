@@ -3,12 +3,14 @@ package decoder
 import (
 	"crypto/hmac"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"mime"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -315,8 +317,8 @@ func (x *call) newCall() *llm.Call {
 		Headers:     allowed(h, x.d.cfg.AllowHeaders),
 		TraceParent: bounded(h.Get("Traceparent")),
 		Baggage:     bounded(strings.Join(h.Values("Baggage"), ",")),
-		APIKey:      x.d.hashKey(credential(h)),
-		RetryGroup:  bounded(first(h, "Amz-Sdk-Invocation-Id", "Idempotency-Key", "X-Idempotency-Key")),
+		APIKey:      x.d.keyed(credential(h)),
+		RetryGroup:  group(x.d.keyed(first(h, "Amz-Sdk-Invocation-Id", "Idempotency-Key", "X-Idempotency-Key"))),
 	}
 	c.Times.Start = x.req.Time
 	if x.conn.peer.IsValid() {
@@ -393,8 +395,9 @@ func credential(h http.Header) string {
 	return s
 }
 
-// hashKey returns the keyed hash of a credential, nil without one or without a key.
-func (d *Decoder) hashKey(secret string) []byte {
+// keyed returns the keyed hash of what must not be kept itself, nil without it or without
+// a key.
+func (d *Decoder) keyed(secret string) []byte {
 	if secret == "" || len(d.cfg.KeySecret) == 0 {
 		return nil
 	}
@@ -402,6 +405,9 @@ func (d *Decoder) hashKey(secret string) []byte {
 	io.WriteString(m, secret)
 	return m.Sum(nil)
 }
+
+// group is the id of a group of tries: a program may make one of anything, so it is hashed.
+func group(hash []byte) string { return hex.EncodeToString(hash[:min(len(hash), 16)]) }
 
 // attempt reads "attempt=2; max=3".
 func attempt(s string) int {
@@ -416,13 +422,17 @@ func attempt(s string) int {
 
 const maxRateLimits = 32
 
+// limits begin the names of the fields that tell of rate limits: OpenAI's and most
+// others', Anthropic's, Mistral's, the IETF draft's, and what follows a refusal.
+var limits = []string{"x-ratelimit-", "anthropic-ratelimit-", "ratelimitbysize-", "ratelimit", "retry-after", "x-should-retry"}
+
 // rateLimits keeps what the provider says of its limits.
 func rateLimits(h http.Header) map[string]string {
 	var out map[string]string
 	for name, v := range h {
 		name = strings.ToLower(name)
-		if !strings.HasPrefix(name, "anthropic-ratelimit-") && !strings.HasPrefix(name, "x-ratelimit-") &&
-			name != "retry-after" && name != "retry-after-ms" || len(v) == 0 || len(out) == maxRateLimits {
+		of := func(prefix string) bool { return strings.HasPrefix(name, prefix) }
+		if !slices.ContainsFunc(limits, of) || len(v) == 0 || len(out) == maxRateLimits {
 			continue
 		}
 		if out == nil {

@@ -34,7 +34,7 @@ type Config struct {
 	Deferred *Deferred
 
 	AllowHeaders []string // request headers that are kept
-	KeySecret    []byte   // keys the hash of credentials; empty: none is kept
+	KeySecret    []byte   // keys the hash of credentials and of retries' ids; empty: none is kept
 
 	BodyLimit      uint64        // bytes of a message that the kernel lets cross, 4 MiB
 	MaxHead        int           // bytes of a head, 64 KiB

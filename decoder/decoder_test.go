@@ -22,7 +22,7 @@ func TestUnary(t *testing.T) {
 	r := newRig(t, func(c *Config) { c.KeySecret = []byte("k"); c.AllowHeaders = []string{"X-Team"} })
 	r.number = 1
 	r.push(flow.Write, post("/echo?x=1", askUnary, "Authorization: Bearer sk-1", "X-Team: red", "X-Other: no",
-		"Traceparent: 00-1-2-01", "X-Stainless-Retry-Count: 2"))
+		"Traceparent: 00-1-2-01", "X-Stainless-Retry-Count: 2", "Idempotency-Key: order-of-jane"))
 	r.push(flow.Read, reply(`{"text":"hi","usage":5}`, "X-RateLimit-Remaining: 9", "Retry-After: 1"))
 	c := r.one()
 	if c.Completeness != llm.Exact || c.Usage.Get(llm.Output) != 5 || c.Partial != "" || c.ErrorType != "" {
@@ -34,6 +34,9 @@ func TestUnary(t *testing.T) {
 	}
 	if len(c.Headers) != 1 || c.Headers["x-team"] != "red" || c.RetryCount != 2 || c.TraceParent != "00-1-2-01" || len(c.APIKey) != 32 {
 		t.Errorf("headers %v, retry %d, key %x", c.Headers, c.RetryCount, c.APIKey)
+	}
+	if len(c.RetryGroup) != 32 || strings.Contains(c.RetryGroup, "jane") {
+		t.Errorf("retry group %q", c.RetryGroup)
 	}
 	if len(c.RateLimit) != 2 || c.RateLimit["x-ratelimit-remaining"] != "9" {
 		t.Errorf("rate limits %v", c.RateLimit)

@@ -80,10 +80,10 @@ type Call struct {
 	Metadata    map[string]string // the request body's metadata keys, bounded
 	TraceParent string
 	Baggage     string
-	APIKey      []byte // keyed hash of the credential; never the credential
-	RetryGroup  string // ties the tries of one SDK call: an invocation or idempotency id
-	RetryCount  int
-	RateLimit   map[string]string // the provider's rate-limit response headers, bounded
+	APIKey      []byte            // keyed hash of the credential; never the credential
+	RetryGroup  string            // ties the tries of one SDK call: the keyed hash of its invocation or idempotency id
+	RetryCount  int               // tries before this one, as the SDK counts them
+	RateLimit   map[string]string // the provider's rate-limit response headers, lower-case names, bounded
 
 	// Deferred is the part of an exchange in a call whose answer is fetched later.
 	Deferred Deferred

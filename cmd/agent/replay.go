@@ -66,12 +66,16 @@ func replay(cfg *Config, log *slog.Logger, prices *pricing.Store, path string, w
 		return err
 	}
 	defer archive.Close()
+	key, err := cfg.key()
+	if err != nil {
+		return err
+	}
 	src := &recording{archive: archive, log: log}
 	out := jsonl.New(w)
 	p := &pipeline{
 		log:     log,
 		source:  src,
-		decoder: cfg.decoder(nil, prices.API, log),
+		decoder: cfg.decoder(key, prices.API, log),
 		owners:  nobody{},
 		settle:  account.Config{},
 		prices:  prices,

@@ -29,8 +29,8 @@ func archive(t *testing.T, entries ...[4]string) string {
 		all = append(all, map[string]any{
 			"_id": fmt.Sprintf("test#%d", i), "startedDateTime": "2026-01-02T03:04:05.678Z",
 			"request": map[string]any{"method": "POST", "url": "https://" + map[bool]string{true: "api.anthropic.com", false: "api.openai.com"}[e[0] == "/v1/messages"] + e[0],
-				"headers": []any{map[string]string{"name": "Authorization", "value": "Bearer sk-canary-key"}, map[string]string{"name": "Content-Type", "value": "application/json"}}, "postData": map[string]any{"text": e[1]}},
-			"response": map[string]any{"status": 200, "headers": []any{map[string]any{"name": "content-type", "value": content["mimeType"]}}, "content": content},
+				"headers": []any{map[string]string{"name": "Authorization", "value": "Bearer sk-canary-key"}, map[string]string{"name": "Idempotency-Key", "value": "canary-order"}, map[string]string{"name": "Content-Type", "value": "application/json"}}, "postData": map[string]any{"text": e[1]}},
+			"response": map[string]any{"status": 200, "headers": []any{map[string]any{"name": "content-type", "value": content["mimeType"]}, map[string]string{"name": "x-ratelimit-remaining-tokens", "value": "77"}}, "content": content},
 		})
 	}
 	b, err := json.Marshal(map[string]any{"log": map[string]any{"entries": all}})
@@ -46,6 +46,8 @@ func archive(t *testing.T, entries ...[4]string) string {
 
 const stream = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"msg_1\",\"model\":\"claude-sonnet-4-5-20250929\",\"usage\":{\"input_tokens\":10,\"output_tokens\":1}}}\n\n" +
 	"event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"canary answer\"}}\n\n" +
+	"event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":1,\"content_block\":{\"type\":\"tool_use\",\"id\":\"toolu_1\",\"name\":\"look_up\",\"input\":{}}}\n\n" +
+	"event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":1,\"delta\":{\"type\":\"input_json_delta\",\"partial_json\":\"{\\\"canary\\\":1}\"}}\n\n" +
 	"event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"output_tokens\":7}}\n\n" +
 	"event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"
 
@@ -54,7 +56,7 @@ const stream = "event: message_start\ndata: {\"type\":\"message_start\",\"messag
 // of what was said or of the key comes out.
 func TestReplay(t *testing.T) {
 	unary := [4]string{"/v1/chat/completions", `{"model":"gpt-4o-mini","messages":[{"role":"user","content":"canary question"}]}`,
-		`{"id":"chatcmpl-1","object":"chat.completion","model":"gpt-4o-mini-2024-07-18","choices":[{"index":0,"message":{"role":"assistant","content":"canary answer"},"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":3,"total_tokens":12}}`, ""}
+		`{"id":"chatcmpl-1","object":"chat.completion","service_tier":"default","model":"gpt-4o-mini-2024-07-18","choices":[{"index":0,"message":{"role":"assistant","content":"canary answer"},"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":3,"total_tokens":12}}`, ""}
 	streamed := [4]string{"/v1/messages", `{"model":"claude-sonnet-4-5","max_tokens":9,"stream":true,"messages":[]}`, stream, ""}
 	pieces := streamed
 	pieces[3] = fmt.Sprintf("[1,2,3,%d]", len(stream)-6)
@@ -77,10 +79,11 @@ func TestReplay(t *testing.T) {
 	want := []struct {
 		id, cost, model string
 		stream          bool
+		has             string
 	}{
-		{"test#0", "0.00000315", "gpt-4o-mini-2024-07-18", false},
-		{"test#2", "0.000135", "claude-sonnet-4-5-20250929", true},
-		{"test#3", "0.000135", "claude-sonnet-4-5-20250929", true},
+		{"test#0", "0.00000315", "gpt-4o-mini-2024-07-18", false, `"tollwire.service_tier":"default"`},
+		{"test#2", "0.000135", "claude-sonnet-4-5-20250929", true, `"tollwire.tool_calls":["look_up"]`},
+		{"test#3", "0.000135", "claude-sonnet-4-5-20250929", true, `"tollwire.tool_calls":["look_up"]`},
 	}
 	if len(lines) != len(want) {
 		t.Fatalf("%d records, want %d:\n%s", len(lines), len(want), out.String())
@@ -93,6 +96,11 @@ func TestReplay(t *testing.T) {
 		if l.SourceID != w.id || l.CostUSD != w.cost || l.ResponseModel != w.model || l.Stream != w.stream ||
 			l.Completeness != "exact" || l.CaptureSource != "replay" || l.Partial != "" {
 			t.Errorf("record %d: %s", i, lines[i])
+		}
+		for _, has := range []string{w.has, `"tollwire.retry.group":"`, `"http.response.header.x-ratelimit-remaining-tokens":["77"]`} {
+			if !strings.Contains(lines[i], has) {
+				t.Errorf("record %d has no %s: %s", i, has, lines[i])
+			}
 		}
 		if strings.Contains(lines[i], "time_to_first") || strings.Contains(lines[i], "duration") {
 			t.Errorf("record %d has durations that nobody measured: %s", i, lines[i])

@@ -18,8 +18,8 @@ import (
 )
 
 // canary is part of every text that must not be seen: prompts, keys, ids of people,
-// names of tools.
-const canary = "c4n4ry"
+// what tools are told. Their names are in the records.
+const canary, tool = "c4n4ry", "look_up"
 
 // plan is how llmsim answers; the seed makes every answer's text the same.
 const plan = "tokens=40;seed=77;cached=64;first=10ms;rate=2000"
@@ -44,12 +44,12 @@ func call(provider string, stream bool, plan string) clients.Call {
 		body["model"], body["max_tokens"] = "claude-sonnet-4-5", 4096
 		body["system"] = canary + "-system"
 		body["metadata"] = map[string]string{"user_id": canary + "-user"}
-		body["tools"] = []any{map[string]any{"name": canary + "_tool", "description": canary, "input_schema": schema}}
+		body["tools"] = []any{map[string]any{"name": tool, "description": canary, "input_schema": schema}}
 		c.Headers["X-Api-Key"] = "sk-ant-" + canary + "-key"
 	} else {
 		body["model"], body["user"] = "gpt-4o-mini", canary+"-user"
 		body["metadata"] = map[string]string{"session_id": canary + "-session", "note": canary + "-note"}
-		body["tools"] = []any{map[string]any{"type": "function", "function": map[string]any{"name": canary + "_tool", "description": canary, "parameters": schema}}}
+		body["tools"] = []any{map[string]any{"type": "function", "function": map[string]any{"name": tool, "description": canary, "parameters": schema}}}
 		if stream {
 			body["stream_options"] = map[string]bool{"include_usage": true}
 		}
@@ -70,7 +70,7 @@ func traffic() (all []clients.Call) {
 		for _, stream := range []bool{false, true} {
 			all = append(all, call(provider, stream, plan))
 		}
-		all = append(all, call(provider, true, plan+";tool="+canary+"_tool"), call(provider, false, plan+";finish=length"))
+		all = append(all, call(provider, true, plan+";tool="+tool), call(provider, false, plan+";finish=length"))
 	}
 	return append(all, call("anthropic", true, plan+";write5m=500;think=7"), call("openai", false, "error=429"))
 }

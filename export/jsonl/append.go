@@ -43,6 +43,14 @@ func Append(dst []byte, r *account.Record) []byte {
 	l.count("server.port", uint64(max(c.ServerPort, 0)))
 	l.count("http.response.status_code", uint64(max(c.Status, 0)))
 	l.string("error.type", c.ErrorType)
+	l.string("tollwire.service_tier", c.ServiceTier)
+	l.strings("tollwire.tool_calls", c.ToolCalls)
+	l.strings("tollwire.quality", c.Quality)
+	l.string("mcp.method.name", c.MCP.Method)
+	l.string("gen_ai.tool.name", c.MCP.Tool)
+	l.count("http.request.resend_count", uint64(max(c.RetryCount, 0)))
+	l.string("tollwire.retry.group", c.RetryGroup)
+	l.headers("http.response.header.", c.RateLimit)
 
 	l.total("gen_ai.usage.input_tokens", u, llm.Class.IsInput)
 	l.total("gen_ai.usage.output_tokens", u, llm.Class.IsOutput)
@@ -160,6 +168,16 @@ func (l *line) sorted(prefix string, m map[string]string) {
 	}
 	for _, k := range slices.Sorted(maps.Keys(m)) {
 		l.string(prefix+k, m[k])
+	}
+}
+
+// headers writes each field as a list, as the conventions have it.
+func (l *line) headers(prefix string, m map[string]string) {
+	if len(m) == 0 {
+		return
+	}
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		l.strings(prefix+k, []string{m[k]})
 	}
 }
 

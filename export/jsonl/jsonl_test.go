@@ -76,6 +76,15 @@ var vectors = []struct {
 		c.Status, c.ErrorType, c.Times = 429, "rate_limit_error", llm.Times{Start: c.Times.Start, FirstByte: c.Times.FirstByte, End: c.Times.FirstByte + 1}
 		r.Price.Unpriced = "usage_missing"
 	})},
+	{"tools, limits, second try", recordtest.New(func(r *account.Record) {
+		c := r.Call
+		c.ServiceTier, c.ToolCalls, c.Quality, c.FinishReasons = "priority", []string{"weather", "clock"}, []string{"arguments_invalid"}, []string{"tool_calls"}
+		c.RetryCount, c.RetryGroup = 1, strings.Repeat("0f", 16)
+		c.RateLimit = map[string]string{"x-ratelimit-remaining-tokens": "149984", "retry-after": "2"}
+	})},
+	{"mcp", recordtest.New(func(r *account.Record) {
+		r.Call.Operation, r.Call.MCP = "execute_tool", llm.MCP{Method: "tools/call", Tool: "weather", Session: "s-1"}
+	})},
 	{"partial", recordtest.New(recordtest.Server(9), func(r *account.Record) {
 		r.Call.Partial, r.Call.LostBytes, r.Call.Completeness, r.Call.UsageSource = llm.PartialLost, 4096, llm.Estimated, llm.SourceStreamPartial
 		r.Relay, r.Counted, r.Trace.Source = account.RelayHop, false, "header"
@@ -116,7 +125,8 @@ func TestLines(t *testing.T) {
 // Every key that a record may have stands in the contract, but for our additions, and
 // none is null.
 func TestKeysAreFlatAndKnown(t *testing.T) {
-	additions := []string{"tollwire.api"}
+	additions := []string{"tollwire.api", "tollwire.service_tier", "tollwire.tool_calls", "tollwire.quality", "tollwire.retry.group",
+		"mcp.method.name", "gen_ai.tool.name", "http.request.resend_count", "http.response.header.retry-after", "http.response.header.x-ratelimit-remaining-tokens"}
 	contract, err := os.ReadFile("../../../shared/RECORD.md")
 	if err != nil {
 		t.Fatal(err)

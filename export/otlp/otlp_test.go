@@ -272,6 +272,9 @@ func TestSpan(t *testing.T) {
 	e.Export(recordtest.New(priced("0.0625"), spanID(0), func(r *account.Record) {
 		r.Trace.Parent, r.Owner.PodName, r.Owner.Workload = "00f067aa0ba902b7", "web-1", map[string]string{"k8s.deployment.name": "web"}
 		r.Owner.CommandLine = "python --secret"
+		r.Call.ServiceTier, r.Call.ToolCalls, r.Call.Quality = "priority", []string{"weather", "clock"}, []string{"arguments_invalid"}
+		r.Call.RetryCount, r.Call.RetryGroup = 2, "0f0f"
+		r.Call.RateLimit = map[string]string{"retry-after": "2"}
 	}))
 	e.Export(recordtest.New(recordtest.Server(9), priced("0.0625"), spanID(1), func(r *account.Record) {
 		r.Counted, r.Relay, r.Call.Status, r.Call.ErrorType = false, account.RelayHop, 500, "server_error"
@@ -291,6 +294,9 @@ func TestSpan(t *testing.T) {
 		"gen_ai.response.finish_reasons": "stop", "gen_ai.usage.input_tokens": int64(1200), "gen_ai.usage.output_tokens": int64(42),
 		"gen_ai.usage.cache_read.input_tokens": int64(1000), "gen_ai.response.time_to_first_chunk": 0.21, "server.port": int64(443),
 		"tollwire.cost.usd": 0.0625, "tollwire.graph": "checkout", "tollwire.usage.completeness": "exact",
+		"tollwire.service_tier": "priority", "openai.response.service_tier": "priority", "tollwire.tool_calls": "weather,clock",
+		"tollwire.quality": "arguments_invalid", "http.request.resend_count": int64(2), "tollwire.retry.group": "0f0f",
+		"http.response.header.retry-after": "2",
 	} {
 		if a[k] != want {
 			t.Errorf("%s = %v, want %v", k, a[k], want)
@@ -645,7 +651,6 @@ func TestNoCanary(t *testing.T) {
 		c := r.Call
 		c.Headers, c.Metadata = map[string]string{"authorization": canary}, map[string]string{"user": canary}
 		c.Baggage, c.TraceParent, c.APIKey = "k="+canary, canary, []byte(canary)
-		c.RateLimit = map[string]string{"x": canary}
 		r.Owner.CommandLine = canary
 		r.Owner.PodLabels = nil
 		r.Origin = &attribution.Owner{CommandLine: canary}

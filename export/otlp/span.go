@@ -88,6 +88,17 @@ func describe(r *account.Record) attributes {
 	a.int("server.port", int64(c.ServerPort))
 	a.int("http.response.status_code", int64(c.Status))
 	a.string("error.type", c.ErrorType)
+	a.string("tollwire.service_tier", c.ServiceTier)
+	if c.Provider == "openai" {
+		a.string("openai.response.service_tier", c.ServiceTier)
+	}
+	a.strings("tollwire.tool_calls", c.ToolCalls)
+	a.strings("tollwire.quality", c.Quality)
+	a.int("http.request.resend_count", int64(c.RetryCount))
+	a.string("tollwire.retry.group", c.RetryGroup)
+	for _, k := range slices.Sorted(maps.Keys(c.RateLimit)) {
+		a.strings("http.response.header."+k, []string{c.RateLimit[k]})
+	}
 	a.tokens("gen_ai.usage.input_tokens", u, llm.Class.IsInput)
 	a.tokens("gen_ai.usage.output_tokens", u, llm.Class.IsOutput)
 	a.tokens("gen_ai.usage.cache_read.input_tokens", u, llm.Class.IsCacheRead)
