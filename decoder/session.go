@@ -15,13 +15,15 @@ import (
 // session makes calls of the messages of a WebSocket: one for each answer. A call
 // begins with the first message after the call before it was done, or with the one
 // that the vendor takes for the question's start, and is done when the vendor says so.
-// Where nothing was answered there is no call.
+// Where nothing was answered there is no call, unless the vendor says that an answer
+// was due.
 type session struct {
 	*websocket.Conn
 	last   *call // the current one, or the one before
 	resp   *exchange.Response
 	call   *call // the current one, nil between two
 	opened bool
+	asked  bool             // an answer to the current call is due
 	out    exchange.Outcome // of the current call
 	ended  bool
 }
@@ -39,6 +41,7 @@ func (s *session) Message(m *websocket.Message) {
 	}
 	if s.call == nil {
 		s.call, s.opened, s.out = s.last.next(), false, exchange.Outcome{}
+		s.asked = false
 		s.last = s.call
 	}
 	x := s.call
@@ -67,15 +70,17 @@ func (s *session) Message(m *websocket.Message) {
 		x.data.event = exchange.Event{FromClient: m.FromClient}
 		return x.event(m, m.Data)
 	})
-	if e := &x.data.event; e.Start && !answered {
+	e := &x.data.event
+	if e.Start && !answered {
 		x.begins(e.Time)
 	}
+	s.asked = s.asked || e.Asked
 	if m.FromClient {
 		x.reqOut.Bytes += m.Size()
 	} else {
 		s.out.Bytes += m.Size()
 	}
-	if fill := x.data.event.Aside; fill != nil {
+	if fill := e.Aside; fill != nil {
 		x.aside(m.Time(), fill)
 	}
 	if x.done {
@@ -118,7 +123,7 @@ func (s *session) end(at flow.Time, err error) {
 		return
 	}
 	c := x.call
-	if c == nil || x.clock.t.Chunks == 0 && c.ResponseID == "" && c.ErrorType == "" {
+	if c == nil || !s.asked && x.clock.t.Chunks == 0 && c.ResponseID == "" && c.ErrorType == "" {
 		x.state = ignored // nothing was asked, or nothing answered
 	}
 	s.finish(at, err)

@@ -38,6 +38,7 @@ func (d *talkDecoder) Event(e *exchange.Event) error {
 		var b bytes.Buffer
 		_, err := b.ReadFrom(e.Data)
 		d.c.RequestModel += fmt.Sprintf("<%d>", b.Len())
+		e.Asked = b.String() == "well?"
 		return err
 	}
 	if err := d.echoDecoder.Event(e); err != nil {
@@ -176,6 +177,26 @@ func TestWebSocketClocks(t *testing.T) {
 	}
 	if strings.Join(r.verdicts, " ") != "0:3" {
 		t.Errorf("%v", r.verdicts)
+	}
+}
+
+// TestWebSocketNoAnswer: a connection that closes on a question is a call that failed;
+// one that closes on anything else, or before its handshake was answered, is none.
+func TestWebSocketNoAnswer(t *testing.T) {
+	for said, want := range map[string]string{"well?": "<5> cut cut missing", "hello": ""} {
+		client := newWire(true, false, false)
+		r := newRig(t, talking)
+		r.push(flow.Write, handshake)
+		r.push(flow.Read, accept(""))
+		r.push(flow.Write, client.message(said, 1))
+		r.end(flow.KindClose, flow.Write)
+		got := ""
+		for _, c := range r.calls {
+			got += fmt.Sprintf("%s %s %s %v", c.RequestModel, c.ErrorType, c.Partial, c.Completeness)
+		}
+		if got != want {
+			t.Errorf("after %q: %q, want %q", said, got, want)
+		}
 	}
 }
 

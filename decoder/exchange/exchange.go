@@ -143,6 +143,9 @@ type Event struct {
 	// Start is set by the decoder of a WebSocket's call where the question only begins
 	// with this event: what came before set the session up, or was said by the user.
 	Start bool
+	// Asked is set by the decoder of a WebSocket's call where an answer is due from here
+	// on: a connection that closes without one has failed a call.
+	Asked bool
 	// Aside is set by the decoder of a WebSocket's call when this event tells of another
 	// call, made for the session at another model. It fills that call in.
 	Aside func(*llm.Call)

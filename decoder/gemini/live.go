@@ -54,8 +54,8 @@ func (d *live) Event(e *exchange.Event) error {
 	d.s, d.stream = s, true
 	d.meter.Event()
 	if e.FromClient {
-		setup := d.client()
-		e.Start = !setup && !d.asked
+		setup, due := d.client()
+		e.Start, e.Asked = !setup && !d.asked, due
 		d.asked = d.asked || !setup
 		return s.Err()
 	}
@@ -69,22 +69,29 @@ func (d *live) Event(e *exchange.Event) error {
 	return nil
 }
 
-// client reads a message of the client, and reports whether it only sets the session up.
-func (d *live) client() (setup bool) {
+// client reads a message of the client, and reports whether it only sets the session up,
+// and whether an answer is due.
+func (d *live) client() (setup, due bool) {
 	s := d.s
 	for key := range s.Object {
-		if string(key) != "setup" {
-			continue
-		}
-		setup = true
-		for key := range s.Object {
-			if string(key) == "model" && s.Into(&d.facts.Model) {
-				d.facts.Model = d.facts.Model[strings.LastIndexByte(d.facts.Model, '/')+1:]
-				d.open()
+		switch string(key) {
+		case "setup":
+			setup = true
+			for key := range s.Object {
+				if string(key) == "model" && s.Into(&d.facts.Model) {
+					d.facts.Model = d.facts.Model[strings.LastIndexByte(d.facts.Model, '/')+1:]
+					d.open()
+				}
+			}
+		case "clientContent":
+			for key := range s.Object {
+				if string(key) == "turnComplete" {
+					due, _ = s.Bool()
+				}
 			}
 		}
 	}
-	return setup
+	return setup, due
 }
 
 // server reads a message of the server, and reports whether the turn is complete.

@@ -220,6 +220,7 @@ func TestLive(t *testing.T) {
 	if got := v.Recognize(req, facts); got != exchange.Sure {
 		t.Fatal(got)
 	}
+	due := false
 	turn := func(messages ...string) (*llm.Call, answertest.Contents) {
 		c := &llm.Call{Status: 101}
 		d := v.Open(req, facts, c)
@@ -234,6 +235,7 @@ func TestLive(t *testing.T) {
 			if e.Content == exchange.Visible {
 				n.Visible++
 			}
+			due = due || e.Asked
 			n.Done = n.Done || e.Done
 		}
 		d.End(nil)
@@ -244,12 +246,15 @@ func TestLive(t *testing.T) {
 		`{"toolCall":{"functionCalls":[{"name":"light","args":{},"id":"1"}]}}`,
 		`{"serverContent":{"turnComplete":true},"usageMetadata":{"promptTokenCount":30,"responseTokenCount":20,"totalTokenCount":50,"promptTokensDetails":[{"modality":"AUDIO","tokenCount":25},{"modality":"TEXT","tokenCount":5}],"responseTokensDetails":[{"modality":"AUDIO","tokenCount":20}]}}`)
 	want := map[string]float64{"input": 5, "input_audio": 25, "output": 0, "output_audio": 20}
-	if got := answertest.Classes(&c.Usage); !maps.Equal(got, want) || c.Completeness != llm.Exact || n.Visible != 2 || !n.Done || c.RequestModel != "gemini-live-2.5" || !slices.Equal(c.ToolCalls, []string{"light"}) {
+	if got := answertest.Classes(&c.Usage); !maps.Equal(got, want) || c.Completeness != llm.Exact || n.Visible != 2 || !n.Done || c.RequestModel != "gemini-live-2.5" || !slices.Equal(c.ToolCalls, []string{"light"}) || due {
 		t.Errorf("%v %+v %+v", got, c, n)
 	}
 	// A later turn knows the session's model, and one that is broken off is no exact one.
 	c, _ = turn(`>{"clientContent":{}}`, `{"serverContent":{"modelTurn":{"parts":[{"text":"a"}]}},"usageMetadata":{"promptTokenCount":30,"totalTokenCount":30}}`)
-	if c.RequestModel != "gemini-live-2.5" || c.Completeness != llm.Estimated {
+	if c.RequestModel != "gemini-live-2.5" || c.Completeness != llm.Estimated || due {
 		t.Errorf("%+v", c)
+	}
+	if turn(`>{"clientContent":{"turns":[],"turnComplete":true}}`); !due {
+		t.Error("no answer is due after a whole turn of the user")
 	}
 }

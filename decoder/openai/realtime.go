@@ -88,7 +88,9 @@ func (d *turn) client(s *jsonscan.Scanner, e *exchange.Event) error {
 	}
 	e.Start = !d.put
 	switch kind {
-	case "response.create", "conversation.item.create", "input_audio_buffer.commit":
+	case "response.create":
+		d.put, e.Asked = true, true
+	case "conversation.item.create", "input_audio_buffer.commit":
 		d.put = true
 	}
 	return nil

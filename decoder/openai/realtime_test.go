@@ -20,6 +20,7 @@ type talk struct {
 	starts [][]int
 	seen   []answertest.Contents
 	asides []*llm.Call
+	due    []int // the messages after which an answer was due
 }
 
 func handshake(url string) *exchange.Request {
@@ -60,6 +61,9 @@ func speak(t testing.TB, url string, messages ...string) talk {
 		at := len(r.calls) - 1
 		if e.Start {
 			r.starts[at] = append(r.starts[at], i)
+		}
+		if e.Asked {
+			r.due = append(r.due, i)
 		}
 		if e.Content == exchange.Visible {
 			r.seen[at].Visible++
@@ -156,6 +160,8 @@ func TestRealtimeAnswers(t *testing.T) {
 		{"an answer that is too long", "wss://api.openai.com/v1/realtime?model=m", []string{create, begins, delta,
 			`{"type":"response.done","response":{"status":"incomplete","status_details":{"type":"incomplete","reason":"max_output_tokens"},` + usage + `}}`},
 			func(r talk) bool { return slices.Equal(r.calls[0].Quality, []string{"length"}) }},
+		{"an answer is due when it was asked for", "wss://api.openai.com/v1/realtime?model=m", []string{created, item, create},
+			func(r talk) bool { return slices.Equal(r.due, []int{2}) }},
 		{"a failed answer", "wss://api.openai.com/v1/realtime?model=m", []string{create, begins,
 			`{"type":"response.done","response":{"status":"failed","status_details":{"type":"failed","error":{"type":"server_error","code":"rate_limit_exceeded"}},"usage":null}}`},
 			func(r talk) bool {
@@ -230,8 +236,8 @@ func TestResponsesSocket(t *testing.T) {
 		`{"type":"error","status":400,"error":{"code":"previous_response_not_found","type":"invalid_request_error"}}`,
 		`>{"type":"response.create","model":"gpt-5.2","input":[]}`,
 		`{"type":"response.created","response":{"id":"resp_3","status":"in_progress"}}`)
-	if len(r.calls) != 3 {
-		t.Fatalf("%d calls", len(r.calls))
+	if len(r.calls) != 3 || !slices.Equal(r.due, []int{0, 5, 7}) {
+		t.Fatalf("%d calls, answers are due after %v", len(r.calls), r.due)
 	}
 	c := r.calls[0]
 	want := map[string]float64{"input": 20, "cache_read": 10, "output": 5, "reasoning": 2}

@@ -75,7 +75,7 @@ func (d *socketCall) Event(e *exchange.Event) error {
 		return err
 	}
 	if d.f.Keys["input"] || d.f.Keys["model"] || d.f.Keys["previous_response_id"] {
-		d.asked, e.Start = true, true
+		d.asked, e.Start, e.Asked = true, true, true
 		d.f.StreamSet = false // a stream it is
 		d.ask()
 	}
