@@ -91,8 +91,9 @@ static __always_inline __u64 same(__u64 a, __u32 b)
 }
 
 // Whether a request line that is no POST may still be a call to a model:
-// a part of its path begins with /res(ponses), /rea(ltime), /pre(dictions),
-// /mcp, /sse, /ws, or names a :gen(erate…) or :str(eam…) method.
+// a part of its path begins with /res(ponses, ults), /run(s), /bat(ches),
+// /rea(ltime), /pre(dictions), /mcp, /sse, /ws, ends in -ws, or names a
+// :gen(erate…) or :str(eam…) method.
 // A function of its own and global, so that it is verified once, and without branches
 // but those that end it: the verifier follows each of them through all that is left.
 // So up to seven bytes behind the buffer are looked at too; at worst a head crosses.
@@ -117,6 +118,8 @@ __noinline int path_smells(__u64 buf, __u32 len)
 			word = (word << 8 & 0xffffffff) | c;
 			hit |= ~end &
 			       (same(word, W4('/', 'r', 'e', 's')) |
+				same(word, W4('/', 'r', 'u', 'n')) |
+				same(word, W4('/', 'b', 'a', 't')) |
 				same(word, W4('/', 'r', 'e', 'a')) |
 				same(word, W4('/', 'p', 'r', 'e')) |
 				same(word, W4('/', 'm', 'c', 'p')) |
@@ -125,7 +128,8 @@ __noinline int path_smells(__u64 buf, __u32 len)
 				same(word, W4(':', 's', 't', 'r')) |
 				same(word, W4('/', 'w', 's', ' ')) |
 				same(word, W4('/', 'w', 's', '/')) |
-				same(word, W4('/', 'w', 's', '?')));
+				same(word, W4('/', 'w', 's', '?')) |
+				same(word, W4('-', 'w', 's', '/')));
 		}
 		if (hit | end)
 			return hit;

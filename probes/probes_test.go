@@ -428,6 +428,32 @@ func TestDownloadDoesNotCross(t *testing.T) {
 	}
 }
 
+// TestFetchedAnswersCross: GETs whose path may be that of an answer made before cross.
+func TestFetchedAnswersCross(t *testing.T) {
+	c := start(t, Config{})
+	url, ca := server(t, true)
+	c.known(url, ca)
+	fetched := []string{"/v1/threads/t/runs/run_1", "/v1/batches/batch_1", "/v1/messages/batches/b/results", "/v1/responses/resp_1",
+		"/v1/predictions/p", "/openai/v1/realtime", "/api-ws/v1/inference", "/ws/live"}
+	others := []string{"/rules/1", "/v1/files/f", "/bar/1", "/news/1"}
+	var args []string
+	for _, path := range append(fetched, others...) {
+		args = append(args, url+path+"?id=x", "--next", "--http1.1", "--silent", "--cacert", ca)
+	}
+	curl(t, ca, append(args, "--data", "{}", url+"/v1/x?id=after-fetches")...)
+	w := c.one(flow.Write, "id=after-fetches")
+	for _, path := range fetched {
+		if !bytes.Contains(w.bytes, []byte("GET "+path)) {
+			t.Errorf("%s did not cross", path)
+		}
+	}
+	for _, path := range others {
+		if bytes.Contains(w.bytes, []byte("GET "+path)) {
+			t.Errorf("%s crossed", path)
+		}
+	}
+}
+
 // TestVerdict: an exchange that user space does not want stops crossing; the next
 // one's head crosses again.
 func TestVerdict(t *testing.T) {
