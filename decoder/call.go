@@ -235,7 +235,7 @@ func (x *call) settle(o exchange.Outcome, err error) {
 	over := x.overLimit(o)
 	switch {
 	case errors.Is(err, exchange.ErrLost):
-		if o.Lost == 0 {
+		if o.Lost == 0 && !x.reqOut.Late { // it was being read when the tap came
 			worsen(c, llm.PartialLost)
 		}
 	case errors.Is(err, errPanic):

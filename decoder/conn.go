@@ -178,7 +178,7 @@ func (c *conn) parse(dir flow.Dir, r *stream.Reader) {
 	switch kind, joined, err := c.detect(r); {
 	case err != nil:
 	case kind == kindRequest && c.http2 == nil && c.claim(dir):
-		c.http1.Requests(r)
+		c.http1.Requests(r, c.late)
 	case kind == kindResponse && c.http2 == nil && c.claim(dir.Other()):
 		c.http1.Responses(r, joined)
 	case kind == kindPreface && c.claim(dir), kind == kindFrames:

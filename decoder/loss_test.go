@@ -308,8 +308,17 @@ func TestLateJoin(t *testing.T) {
 	late(r.data(flow.Write, []byte("the rest of a request")))
 	late(r.data(flow.Write, []byte(post("/echo", askUnary))))
 	late(r.data(flow.Read, []byte(reply(`{"text":"x","usage":1}`))))
-	if c := r.one(); c.Completeness != llm.Exact || c.Partial != "" || c.Role != llm.RoleClient {
-		t.Errorf("%+v", c)
+	r.push(flow.Write, post("/echo", askUnary))
+	r.push(flow.Read, reply(`{"text":"x","usage":1}`))
+	r.Close()
+	r.check()
+	if len(r.calls) != 2 {
+		t.Fatalf("%d calls, want 2", len(r.calls))
+	}
+	for i, want := range []llm.Partial{llm.PartialLateAttach, llm.PartialNone} {
+		if c := r.calls[i]; c.Completeness != llm.Exact || c.Partial != want || c.Role != llm.RoleClient {
+			t.Errorf("call %d: %+v", i, c)
+		}
 	}
 }
 

@@ -31,7 +31,7 @@ type Outcome struct {
 	Lost   uint64         // of these and of the framing: known to be missing
 	Reason flow.GapReason // why; the worst one
 	Err    error          // nil: it ended in order; else ErrLost, ErrCut or one that wraps them
-	Late   bool           // some of its head was sent before the tap was there
+	Late   bool           // the connection was in use before the tap: of its head or its answer not all may be known
 }
 
 // Handler is told of the exchanges that a framing finds on one connection.

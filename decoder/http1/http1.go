@@ -80,8 +80,10 @@ func New(cfg *Config, h exchange.Handler, up Upgraded) *Conn {
 // Open is the number of requests without a whole response.
 func (c *Conn) Open() int { return len(c.pending) }
 
-// Requests reads one direction as requests, to its end.
-func (c *Conn) Requests(r *stream.Reader) {
+// Requests reads one direction as requests, to its end. late says that the connection
+// was in use before the tap: whether the first answer seen is that of the first request
+// seen, nobody can know, and that exchange says so.
+func (c *Conn) Requests(r *stream.Reader, late bool) {
 	defer func() { c.closed = true }()
 	for {
 		if _, err := r.Window(); err != nil {
@@ -130,6 +132,7 @@ func (c *Conn) Requests(r *stream.Reader) {
 			p.RequestBody(b)
 		}
 		out, torn := b.Finish()
+		out.Late, late = late, false
 		p.RequestEnd(out)
 		p.ended = true
 		if torn && !Resync(r, Request) {
