@@ -97,6 +97,31 @@ func TestGnuTLS(t *testing.T) {
 	})
 }
 
+// TestGnuTLSSends: what was handed over in parts while the session was corked is seen
+// once; of a send that goes on with NULL, which nobody can read, the bytes are counted.
+func TestGnuTLSSends(t *testing.T) {
+	c := start(t, Config{})
+	server, _ := server(t, true)
+	at, _ := url.Parse(server)
+	c.tapped("libgnutls.so", flow.SourceGnuTLS, "gnutls-cli", "--version")
+	for _, how := range []string{"corked", "again"} {
+		t.Run(how, func(t *testing.T) {
+			c := &capture{t, c.store}
+			id := "by-gnutls-" + how
+			out := run(t, nil, "/usr/bin/python3", "testdata/corked.py", at.Hostname(), at.Port(), id, how)
+			if !strings.HasSuffix(strings.TrimSpace(out), "answer to "+id) {
+				t.Fatal(out)
+			}
+			if how == "corked" {
+				c.exchange(flow.SourceGnuTLS, flow.Write, "id="+id, "POST /v1/x?until-close&id="+id, "\r\n\r\nhello")
+			} else if w := c.one(flow.Write, "id="+id); w.gap == 0 || w.reason != flow.GapUnreadable || w.heads != 1 || len(w.bytes)-bytes.Index(w.bytes, []byte("\r\n\r\n"))-4 != 400_000 {
+				t.Errorf("heads %d, %d bytes, of them not seen %d for %v", w.heads, len(w.bytes), w.gap, w.reason)
+			}
+			c.exchange(flow.SourceGnuTLS, flow.Read, "answer to "+id, "HTTP/1.1 200 OK\r\n", "answer to "+id)
+		})
+	}
+}
+
 // talk hands a program its standard input, and closes it once the answer has come.
 func talk(t *testing.T, cmd *exec.Cmd, text, answer string) {
 	t.Helper()
@@ -182,6 +207,28 @@ print(k.getresponse().read().decode())
 				t.Errorf("ended %v, late %v", r.ended, r.late)
 			}
 		})
+	}
+}
+
+// TestForked: a session that a child goes on with after fork() is a connection of the
+// child's from there on, and says that it was used before.
+func TestForked(t *testing.T) {
+	c := start(t, Config{})
+	server, ca := server(t, true)
+	at, _ := url.Parse(server)
+	c.known(server, ca)
+	run(t, nil, "/usr/bin/python3", "testdata/forked.py", at.Hostname(), at.Port(), ca, "forked")
+	parent, child := c.one(flow.Write, "id=forked-parent"), c.one(flow.Write, "id=forked-child")
+	if parent.late || !parent.whole("POST /v1/x?id=forked-parent", "hello") || bytes.Contains(parent.bytes, []byte("child")) {
+		t.Errorf("parent: late %v, heads %d, %q", parent.late, parent.heads, parent.bytes)
+	}
+	if !child.late || !child.whole("POST /v1/x?id=forked-child", "hello") || child.conn.Proc.PID == parent.conn.Proc.PID {
+		t.Errorf("child: late %v, heads %d, %q, pid %d of %d", child.late, child.heads, child.bytes, child.conn.Proc.PID, parent.conn.Proc.PID)
+	}
+	for _, who := range []string{"parent", "child"} {
+		if r := c.one(flow.Read, "answer to forked-"+who); !r.whole("HTTP/1.1 200 OK", "answer to forked-"+who+": 5 bytes") {
+			t.Errorf("answer to the %s: %q", who, r.bytes)
+		}
 	}
 }
 
