@@ -90,10 +90,14 @@ static __always_inline struct cipher_key cipher_key(const struct record *r, __u3
 	};
 }
 
-// Adds bytes of plaintext to their connection.
-static __noinline int deliver(struct plain *p)
+// Adds bytes of plaintext to their connection. It is no static function, so that it is
+// verified once, not for each way to it.
+__noinline int deliver(struct plain *p)
 {
 	__u64 id = bpf_get_current_pid_tgid();
+
+	if (!p)
+		return 0;
 	struct wire_key at = {.sock = p->sock, .tgid = id >> 32};
 	struct xfer x = {
 		.key = {.key = p->sock, .tgid = id >> 32, .source = p->source},
@@ -246,7 +250,13 @@ static __always_inline int opened(struct record *r, __u32 tgid, __u64 buf, bool 
 {
 	struct wire_key at = {.sock = r->sock, .tgid = tgid};
 	struct wire *w = r->sock ? bpf_map_lookup_elem(&wires, &at) : NULL;
-	struct plain p = {
+	struct plain *p = &r->plain;
+
+	if (!w)
+		return type == TYPE_DATA ? unjoined(r->source, n) : 0;
+	struct stream *s = &w->streams[DIR_READ];
+
+	*p = (struct plain){
 		.sock = r->sock,
 		.buf = buf,
 		.time = bpf_ktime_get_ns(),
@@ -255,18 +265,13 @@ static __always_inline int opened(struct record *r, __u32 tgid, __u64 buf, bool 
 		.dir = DIR_READ,
 		.kernel = kernel,
 	};
-
-	if (!w)
-		return type == TYPE_DATA ? unjoined(r->source, n) : 0;
-	struct stream *s = &w->streams[DIR_READ];
-
 	if (w->source && s->taken && r->before > s->taken)
-		p.missing = r->before - s->taken;
+		p->missing = r->before - s->taken;
 	s->taken = r->before + r->total + TAG + (r->tls13 || r->chacha ? 0 : EXPLICIT_NONCE);
 	if (type == TYPE_DATA)
-		deliver(&p);
+		deliver(p);
 	else if (type == TYPE_ALERT)
-		alerted(&p);
+		alerted(p);
 	return 0;
 }
 
@@ -315,12 +320,16 @@ static __always_inline __u8 guess_type(struct record *r, __u32 n)
 
 // A record's bytes are done: of a sealed one the ciphertext is there, of an opened
 // one the plaintext.
-static __always_inline int record_done(struct record *r, __u32 tgid, __u64 key_stream)
+__noinline int record_done(struct record *r, __u64 key_stream)
 {
-	__u32 n = r->total;
-	__u8 type = r->type;
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32, n;
 	__u64 prefix = 0;
+	__u8 type;
 
+	if (!r)
+		return 0;
+	n = r->total;
+	type = r->type;
 	r->stage = STAGE_NONE;
 	if (r->dir == DIR_READ) {
 		if (r->tls13)
@@ -330,9 +339,11 @@ static __always_inline int record_done(struct record *r, __u32 tgid, __u64 key_s
 	if (bpf_probe_read_user(&prefix, n < 8 ? n & 7 : 8, (void *)r->out))
 		return 0;
 	if (r->tls13 && r->in == r->out) {
-		__u32 index = r->ticket % SLOTS, last = n - 1;
+		__u32 index = r->ticket % SLOTS;
 		struct slot *s = bpf_map_lookup_elem(&slots, &index);
+		__u64 last = n - 1;
 
+		asm volatile("" : "+r"(last)); // else the compiler moves the check to where it is no use
 		if (!s || last >= MAX_PLAIN)
 			return 0;
 		type = s->plain[last];
@@ -351,6 +362,27 @@ static __always_inline int record_done(struct record *r, __u32 tgid, __u64 key_s
 		type = sealed ^ mask;
 	}
 	seal_waits(r, tgid, prefix, n, type);
+	return 0;
+}
+
+// A record that is shorter than a block is done: its plaintext is in small, its
+// ciphertext begins with prefix.
+static __always_inline int small_done(struct record *r, __u32 tgid, __u64 prefix)
+{
+	__u32 n = r->total;
+	__u8 type = r->type;
+
+	r->stage = STAGE_NONE;
+	if (r->tls13) {
+		n--;
+		type = (n < 8 ? r->small[0] >> (n & 7) * 8 : r->small[1] >> (n & 7) * 8);
+	}
+	// Which way it went is known by where it came from.
+	if (find_arrival(r, tgid, prefix))
+		return opened(r, tgid, address_of(&r->small), true, n, type);
+	r->time = bpf_ktime_get_ns();
+	if (keep_plain(r, address_of(&r->small), 16, true))
+		seal_waits(r, tgid, prefix, n, type);
 	return 0;
 }
 
@@ -375,28 +407,6 @@ static __noinline int read_small(struct record *r, __u64 acc, __u64 *prefix)
 	return 1;
 }
 
-static __always_inline int small_record(struct record *r, __u32 tgid, __u64 acc)
-{
-	__u32 n = r->total;
-	__u8 type = r->type;
-	__u64 prefix = 0;
-
-	r->stage = STAGE_NONE;
-	if (!read_small(r, acc, &prefix))
-		return 0;
-	if (r->tls13) {
-		n--;
-		type = (n < 8 ? r->small[0] >> (n & 7) * 8 : r->small[1] >> (n & 7) * 8);
-	}
-	// Which way it went is known by where it came from.
-	if (find_arrival(r, tgid, prefix))
-		return opened(r, tgid, address_of(&r->small), true, n, type);
-	r->time = bpf_ktime_get_ns();
-	if (keep_plain(r, address_of(&r->small), 16, true))
-		seal_waits(r, tgid, prefix, n, type);
-	return 0;
-}
-
 // A process that seals or opens TLS records has its sockets followed from here on.
 static __always_inline void follow_sockets(__u32 tgid)
 {
@@ -406,20 +416,20 @@ static __always_inline void follow_sockets(__u32 tgid)
 		bpf_map_update_elem(&sealers, &tgid, &yes, BPF_ANY);
 }
 
-// The accumulator may hold the header of a record.
-static __noinline int record_begins(__u64 acc, __u32 source)
+// A record begins if the block at from is what authenticating one begins with.
+static __noinline int record_begins(__u64 from, __u64 acc, __u32 source)
 {
 	__u64 id = bpf_get_current_pid_tgid(), v[2];
 	struct record next = {};
 
-	if (bpf_probe_read_user(v, sizeof(v), (void *)acc) || !read_header(&next, v[0], v[1]))
+	if (bpf_probe_read_user(v, sizeof(v), (void *)from) || !read_header(&next, v[0], v[1]))
 		return 0;
 	next.acc = acc;
 	next.source = source;
 	next.stage = STAGE_HEADER;
 	bpf_map_update_elem(&records, &id, &next, BPF_ANY);
 	follow_sockets(id >> 32);
-	return 0;
+	return 1;
 }
 
 // GHASH multiplies its accumulator: first with the header of a record in it, last
@@ -429,16 +439,18 @@ static __always_inline int on_multiply(__u64 acc, __u32 source)
 	__u64 id = bpf_get_current_pid_tgid();
 	__u32 tgid = id >> 32;
 	struct record *r = bpf_map_lookup_elem(&records, &id);
+	__u64 prefix = 0;
 
 	if (is_self(tgid))
 		return 0;
 	if (r && r->acc == acc && !r->chacha && r->stage == STAGE_BYTES)
-		return record_done(r, tgid, acc - COUNTER_TO_ACC + 16);
-	if (r && r->acc == acc && r->stage == STAGE_HEADER)
-		return small_record(r, tgid, acc);
+		return record_done(r, acc - COUNTER_TO_ACC + 16);
+	if (r && r->acc == acc && r->stage == STAGE_HEADER && read_small(r, acc, &prefix))
+		return small_done(r, tgid, prefix);
 	if (r)
 		r->stage = STAGE_NONE;
-	return record_begins(acc, source);
+	record_begins(acc, acc, source);
+	return 0;
 }
 
 SEC("uprobe/gcm_gmult")
@@ -486,13 +498,21 @@ static __always_inline int on_cipher(struct record *r, __u32 tgid, __u64 in, __u
 	return 0;
 }
 
-// in, out, len, key, counter: the counter is the beginning of the context.
+// in, out, len, key, counter: the counter is the beginning of the context, but for
+// ring's, which has none and works on a record at once.
+static __always_inline bool works_on(struct record *r, struct pt_regs *ctx)
+{
+	if (r->stage != STAGE_HEADER)
+		return false;
+	return r->source == SOURCE_AEAD_RING ? ARG3(ctx) <= r->total : ARG5(ctx) == r->acc - COUNTER_TO_ACC;
+}
+
 static __always_inline int on_update(struct pt_regs *ctx, __u8 dir)
 {
 	__u64 id = bpf_get_current_pid_tgid();
 	struct record *r = bpf_map_lookup_elem(&records, &id);
 
-	if (!r || r->stage != STAGE_HEADER || ARG5(ctx) != r->acc - COUNTER_TO_ACC)
+	if (!r || !works_on(r, ctx))
 		return 0;
 	return on_cipher(r, id >> 32, ARG1(ctx), ARG2(ctx), dir);
 }
@@ -507,6 +527,57 @@ SEC("uprobe/aes_gcm_dec_update")
 int aead_open(struct pt_regs *ctx)
 {
 	return on_update(ctx, DIR_READ);
+}
+
+// ring moves its accumulator about on the stack, so a record is its thread's. The
+// accumulator is zero before the header. Up to 0.17.13 a block is added to it and
+// then multiplied: what is behind the last whole block, then the lengths.
+SEC("uprobe/gcm_gmult")
+int aead_multiply_ring(struct pt_regs *ctx)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	struct record *r = bpf_map_lookup_elem(&records, &id);
+
+	if (is_self(id >> 32) || record_begins(ARG1(ctx), 0, SOURCE_AEAD_RING))
+		return 0;
+	if (!r || r->source != SOURCE_AEAD_RING || r->stage != STAGE_BYTES)
+		return 0;
+	if (!(r->total % 16) || r->hashed)
+		return record_done(r, 0);
+	r->hashed = r->out;
+	return 0;
+}
+
+// accumulator, table, in, bytes. From 0.17.14 on it is given each block in the open,
+// the lengths last.
+SEC("uprobe/gcm_ghash")
+int aead_hash_ring(struct pt_regs *ctx)
+{
+	__u64 id = bpf_get_current_pid_tgid(), v[2];
+	struct record *r = bpf_map_lookup_elem(&records, &id);
+
+	if (is_self(id >> 32) || bpf_probe_read_user(v, sizeof(v), (void *)ARG1(ctx)))
+		return 0;
+	if (!v[0] && !v[1]) {
+		if (r)
+			r->stage = STAGE_NONE;
+		if (ARG4(ctx) == 16)
+			record_begins(ARG3(ctx), 0, SOURCE_AEAD_RING);
+		return 0;
+	}
+	if (!r || r->source != SOURCE_AEAD_RING || bpf_probe_read_user(v, sizeof(v), (void *)ARG3(ctx)))
+		return 0;
+	if (ARG4(ctx) == 16 && v[0] == big_endian((r->tls13 ? 5 : 13) * 8) &&
+	    v[1] == big_endian((__u64)r->total * 8)) {
+		if (r->stage == STAGE_BYTES)
+			return record_done(r, 0);
+		return r->stage == STAGE_BLOCK ? small_done(r, id >> 32, r->first[0]) : 0;
+	}
+	if (!r->hashed) {
+		r->hashed = ARG3(ctx);
+		r->first[0] = v[0];
+	}
+	return 0;
 }
 
 // accumulator, table, in, bytes
@@ -529,9 +600,30 @@ int aead_counter(struct pt_regs *ctx)
 	__u64 id = bpf_get_current_pid_tgid();
 	struct record *r = bpf_map_lookup_elem(&records, &id);
 
-	if (!r)
+	if (!r || !works_on(r, ctx))
 		return 0;
-	return on_update(ctx, r->hashed && r->hashed == ARG1(ctx) ? DIR_READ : DIR_WRITE);
+	if (r->source != SOURCE_AEAD_RING || r->total >= 16)
+		return on_cipher(r, id >> 32, ARG1(ctx), ARG2(ctx),
+				 r->hashed && r->hashed == ARG1(ctx) ? DIR_READ : DIR_WRITE);
+	// A copy of a record that is shorter than a block.
+	r->stage = STAGE_BLOCK;
+	if (r->hashed)
+		r->out = ARG2(ctx);
+	else
+		bpf_probe_read_user(r->small, sizeof(r->small), (void *)ARG1(ctx));
+	return 0;
+}
+
+// The return of the same function, of ring's.
+SEC("uretprobe/aes_ctr32_encrypt_blocks")
+int aead_counted(struct pt_regs *ctx)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	struct record *r = bpf_map_lookup_elem(&records, &id);
+
+	if (r && r->stage == STAGE_BLOCK && r->out)
+		bpf_probe_read_user(r->small, sizeof(r->small), (void *)r->out);
+	return 0;
 }
 
 // key, context, &left, in, bytes, out
@@ -597,6 +689,18 @@ int aead_chacha_seal_awslc(struct pt_regs *ctx)
 	return on_chacha(ctx, SOURCE_AEAD_AWSLC, DIR_WRITE);
 }
 
+SEC("uprobe/chacha20_poly1305_seal")
+int aead_chacha_seal_ring(struct pt_regs *ctx)
+{
+	return on_chacha(ctx, SOURCE_AEAD_RING, DIR_WRITE);
+}
+
+SEC("uprobe/chacha20_poly1305_open")
+int aead_chacha_open_ring(struct pt_regs *ctx)
+{
+	return on_chacha(ctx, SOURCE_AEAD_RING, DIR_READ);
+}
+
 SEC("uprobe/chacha20_poly1305_open")
 int aead_chacha_open_awslc(struct pt_regs *ctx)
 {
@@ -611,7 +715,7 @@ int aead_chacha_end(struct pt_regs *ctx)
 
 	if (!r || !r->chacha || r->stage != STAGE_BYTES)
 		return 0;
-	return record_done(r, id >> 32, 0);
+	return record_done(r, 0);
 }
 
 // The start of a record has passed through a socket. Returns whether c->p is to be

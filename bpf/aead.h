@@ -24,6 +24,21 @@ enum stage {
 	STAGE_NONE,
 	STAGE_HEADER, // its header was authenticated, its bytes are to come
 	STAGE_BYTES,  // they are being sealed or opened
+	STAGE_BLOCK,  // so is a copy of them, one block
+};
+
+// Plaintext that belongs to a connection: n bytes at buf.
+struct plain {
+	__u64 sock;
+	__u64 buf;
+	__u64 time;
+	__u64 missing; // bytes before it that were not seen
+	__u32 n;
+	__u32 source;
+	__u8 dir;
+	__u8 kernel;
+	__u8 fresh;   // the connection's first record, before any data
+	__u8 counted; // what is missing was counted when it was given up
 };
 
 // One TLS record on the thread that works on it.
@@ -45,6 +60,7 @@ struct record {
 	__u8 tls13;
 	__u8 type; // as its header says
 	__u8 chacha;
+	struct plain plain; // what was opened; the stack has no room for it
 };
 
 // A ciphertext is known by its first bytes and its length.
@@ -98,20 +114,6 @@ struct wire {
 struct wire_key {
 	__u64 sock;
 	__u64 tgid;
-};
-
-// Plaintext that belongs to a connection: n bytes at buf.
-struct plain {
-	__u64 sock;
-	__u64 buf;
-	__u64 time;
-	__u64 missing; // bytes before it that were not seen
-	__u32 n;
-	__u32 source;
-	__u8 dir;
-	__u8 kernel;
-	__u8 fresh;   // the connection's first record, before any data
-	__u8 counted; // what is missing was counted when it was given up
 };
 
 // A system call's bytes while they are followed. Before Linux 6.13 a program and all

@@ -35,15 +35,20 @@ const (
 	aeadProgAeadChachaEnd           = "aead_chacha_end"
 	aeadProgAeadChachaOpenAwslc     = "aead_chacha_open_awslc"
 	aeadProgAeadChachaOpenBoringssl = "aead_chacha_open_boringssl"
+	aeadProgAeadChachaOpenRing      = "aead_chacha_open_ring"
 	aeadProgAeadChachaSealAwslc     = "aead_chacha_seal_awslc"
 	aeadProgAeadChachaSealBoringssl = "aead_chacha_seal_boringssl"
+	aeadProgAeadChachaSealRing      = "aead_chacha_seal_ring"
 	aeadProgAeadClosed              = "aead_closed"
+	aeadProgAeadCounted             = "aead_counted"
 	aeadProgAeadCounter             = "aead_counter"
 	aeadProgAeadHash                = "aead_hash"
+	aeadProgAeadHashRing            = "aead_hash_ring"
 	aeadProgAeadMoved               = "aead_moved"
 	aeadProgAeadMultiplied          = "aead_multiplied"
 	aeadProgAeadMultiplyAwslc       = "aead_multiply_awslc"
 	aeadProgAeadMultiplyBoringssl   = "aead_multiply_boringssl"
+	aeadProgAeadMultiplyRing        = "aead_multiply_ring"
 	aeadProgAeadOpen                = "aead_open"
 	aeadProgAeadOpenAll             = "aead_open_all"
 	aeadProgAeadSeal                = "aead_seal"
@@ -95,15 +100,20 @@ type aeadProgramSpecs struct {
 	AeadChachaEnd           *ebpf.ProgramSpec `ebpf:"aead_chacha_end"`
 	AeadChachaOpenAwslc     *ebpf.ProgramSpec `ebpf:"aead_chacha_open_awslc"`
 	AeadChachaOpenBoringssl *ebpf.ProgramSpec `ebpf:"aead_chacha_open_boringssl"`
+	AeadChachaOpenRing      *ebpf.ProgramSpec `ebpf:"aead_chacha_open_ring"`
 	AeadChachaSealAwslc     *ebpf.ProgramSpec `ebpf:"aead_chacha_seal_awslc"`
 	AeadChachaSealBoringssl *ebpf.ProgramSpec `ebpf:"aead_chacha_seal_boringssl"`
+	AeadChachaSealRing      *ebpf.ProgramSpec `ebpf:"aead_chacha_seal_ring"`
 	AeadClosed              *ebpf.ProgramSpec `ebpf:"aead_closed"`
+	AeadCounted             *ebpf.ProgramSpec `ebpf:"aead_counted"`
 	AeadCounter             *ebpf.ProgramSpec `ebpf:"aead_counter"`
 	AeadHash                *ebpf.ProgramSpec `ebpf:"aead_hash"`
+	AeadHashRing            *ebpf.ProgramSpec `ebpf:"aead_hash_ring"`
 	AeadMoved               *ebpf.ProgramSpec `ebpf:"aead_moved"`
 	AeadMultiplied          *ebpf.ProgramSpec `ebpf:"aead_multiplied"`
 	AeadMultiplyAwslc       *ebpf.ProgramSpec `ebpf:"aead_multiply_awslc"`
 	AeadMultiplyBoringssl   *ebpf.ProgramSpec `ebpf:"aead_multiply_boringssl"`
+	AeadMultiplyRing        *ebpf.ProgramSpec `ebpf:"aead_multiply_ring"`
 	AeadOpen                *ebpf.ProgramSpec `ebpf:"aead_open"`
 	AeadOpenAll             *ebpf.ProgramSpec `ebpf:"aead_open_all"`
 	AeadSeal                *ebpf.ProgramSpec `ebpf:"aead_seal"`
@@ -210,15 +220,20 @@ type aeadPrograms struct {
 	AeadChachaEnd           *ebpf.Program `ebpf:"aead_chacha_end"`
 	AeadChachaOpenAwslc     *ebpf.Program `ebpf:"aead_chacha_open_awslc"`
 	AeadChachaOpenBoringssl *ebpf.Program `ebpf:"aead_chacha_open_boringssl"`
+	AeadChachaOpenRing      *ebpf.Program `ebpf:"aead_chacha_open_ring"`
 	AeadChachaSealAwslc     *ebpf.Program `ebpf:"aead_chacha_seal_awslc"`
 	AeadChachaSealBoringssl *ebpf.Program `ebpf:"aead_chacha_seal_boringssl"`
+	AeadChachaSealRing      *ebpf.Program `ebpf:"aead_chacha_seal_ring"`
 	AeadClosed              *ebpf.Program `ebpf:"aead_closed"`
+	AeadCounted             *ebpf.Program `ebpf:"aead_counted"`
 	AeadCounter             *ebpf.Program `ebpf:"aead_counter"`
 	AeadHash                *ebpf.Program `ebpf:"aead_hash"`
+	AeadHashRing            *ebpf.Program `ebpf:"aead_hash_ring"`
 	AeadMoved               *ebpf.Program `ebpf:"aead_moved"`
 	AeadMultiplied          *ebpf.Program `ebpf:"aead_multiplied"`
 	AeadMultiplyAwslc       *ebpf.Program `ebpf:"aead_multiply_awslc"`
 	AeadMultiplyBoringssl   *ebpf.Program `ebpf:"aead_multiply_boringssl"`
+	AeadMultiplyRing        *ebpf.Program `ebpf:"aead_multiply_ring"`
 	AeadOpen                *ebpf.Program `ebpf:"aead_open"`
 	AeadOpenAll             *ebpf.Program `ebpf:"aead_open_all"`
 	AeadSeal                *ebpf.Program `ebpf:"aead_seal"`
@@ -230,15 +245,20 @@ func (p *aeadPrograms) Close() error {
 		p.AeadChachaEnd,
 		p.AeadChachaOpenAwslc,
 		p.AeadChachaOpenBoringssl,
+		p.AeadChachaOpenRing,
 		p.AeadChachaSealAwslc,
 		p.AeadChachaSealBoringssl,
+		p.AeadChachaSealRing,
 		p.AeadClosed,
+		p.AeadCounted,
 		p.AeadCounter,
 		p.AeadHash,
+		p.AeadHashRing,
 		p.AeadMoved,
 		p.AeadMultiplied,
 		p.AeadMultiplyAwslc,
 		p.AeadMultiplyBoringssl,
+		p.AeadMultiplyRing,
 		p.AeadOpen,
 		p.AeadOpenAll,
 		p.AeadSeal,

@@ -24,26 +24,34 @@ var librarySource = map[string]flow.Source{
 	"ring":      flow.SourceAEADRing,
 }
 
-// roleProgram are the programs at the entries of functions; those of roles that are
-// not here end in the library's name.
-var roleProgram = map[signature.Role]string{
-	signature.Seal:    "aead_seal",
-	signature.Open:    "aead_open",
-	signature.Counter: "aead_counter",
-	signature.Hash:    "aead_hash",
-	signature.SealAll: "aead_seal_all",
-	signature.OpenAll: "aead_open_all",
+// programs are those at the entries of functions, by what the function does.
+var programs = map[signature.Role]string{
+	signature.Multiply: "aead_multiply",
+	signature.Hash:     "aead_hash",
+	signature.Seal:     "aead_seal",
+	signature.Open:     "aead_open",
+	signature.Counter:  "aead_counter",
+	signature.SealAll:  "aead_seal_all",
+	signature.OpenAll:  "aead_open_all",
+	signature.ChaSeal:  "aead_chacha_seal",
+	signature.ChaOpen:  "aead_chacha_open",
 }
 
-// libraryPrograms are the programs that begin a record, and so have to know the library:
-// their names go on with its short one.
-var libraryPrograms = map[signature.Role]string{
-	signature.Multiply: "aead_multiply_",
-	signature.ChaSeal:  "aead_chacha_seal_",
-	signature.ChaOpen:  "aead_chacha_open_",
+// beginning are the programs that begin a record, and so have to know the library: to
+// their names its is added.
+var beginning = map[signature.Role]map[string]string{
+	signature.Multiply: {"boringssl": "_boringssl", "aws-lc": "_awslc", "ring": "_ring"},
+	signature.Hash:     {"ring": "_ring"},
+	signature.ChaSeal:  {"boringssl": "_boringssl", "aws-lc": "_awslc", "ring": "_ring"},
+	signature.ChaOpen:  {"boringssl": "_boringssl", "aws-lc": "_awslc", "ring": "_ring"},
 }
 
-var shortNames = map[string]string{"boringssl": "boringssl", "aws-lc": "awslc"}
+// returning are the programs at a function's return.
+var returning = map[signature.Role]map[string]string{
+	signature.Counter: {"ring": "aead_counted"},
+	signature.ChaSeal: {"boringssl": "aead_chacha_end", "aws-lc": "aead_chacha_end", "ring": "aead_chacha_end"},
+	signature.ChaOpen: {"boringssl": "aead_chacha_end", "aws-lc": "aead_chacha_end", "ring": "aead_chacha_end"},
+}
 
 // findAEAD looks through the code of an ELF file for the assembly of stripped TLS
 // libraries. pace is called with the bytes that were read and stops it with an error.
@@ -70,39 +78,41 @@ func findAEAD(file io.ReaderAt, set signature.Set, pace func(int) error) (t *tar
 	return aeadTarget(set.Complete(matches))
 }
 
-// aeadTarget puts programs on the functions of libraries.
+// aeadTarget puts programs on the functions of libraries. Those that begin a record
+// come last, so that none is seen in part.
 func aeadTarget(libraries map[string][]signature.Match) (*target, error) {
 	if len(libraries) == 0 {
 		return nil, errNoTarget
 	}
 	t := &target{ciphertext: true}
-	put := func(program, name string, offset uint64) {
+	put := func(program, name string, offset uint64, ret bool) {
 		i := slices.IndexFunc(t.hooks, func(h hook) bool { return h.program == program })
 		if i < 0 {
 			i = len(t.hooks)
-			t.hooks = append(t.hooks, hook{program: program, ret: program == "aead_chacha_end"})
+			t.hooks = append(t.hooks, hook{program: program, ret: ret})
 		}
 		t.hooks[i].sites = append(t.hooks[i].sites, site{name, offset, plain})
 	}
-	var last []signature.Match // what begins a record, so that none is seen in part
-	for _, library := range slices.Sorted(maps.Keys(libraries)) {
-		t.source = librarySource[library]
+	names := slices.Sorted(maps.Keys(libraries))
+	t.source = librarySource[names[0]]
+	var last []signature.Match
+	for _, library := range names {
 		for _, m := range libraries[library] {
-			if libraryPrograms[m.Role] != "" {
+			for _, ret := range m.Returns {
+				put("aead_multiplied", m.Name, m.Offset+uint64(ret), false)
+			}
+			if program := returning[m.Role][library]; program != "" {
+				put(program, m.Name, m.Offset, true)
+			}
+			if beginning[m.Role][library] != "" {
 				last = append(last, m)
 				continue
 			}
-			put(roleProgram[m.Role], m.Name, m.Offset+uint64(m.Probe))
+			put(programs[m.Role], m.Name, m.Offset+uint64(m.Probe), false)
 		}
 	}
 	for _, m := range last {
-		for _, ret := range m.Returns {
-			put("aead_multiplied", m.Name, m.Offset+uint64(ret))
-		}
-		if m.Role != signature.Multiply {
-			put("aead_chacha_end", m.Name, m.Offset)
-		}
-		put(libraryPrograms[m.Role]+shortNames[m.Library], m.Name, m.Offset+uint64(m.Probe))
+		put(programs[m.Role]+beginning[m.Role][m.Library], m.Name, m.Offset+uint64(m.Probe), false)
 	}
 	return t, nil
 }

@@ -27,8 +27,8 @@ type Program struct {
 	Library string // the TLS library inside, as capture sources name it
 
 	pack   string // npm's name for it, with the version
-	path   string // of the executable in the package
-	sha256 string // of the executable
+	path   string // of the executable, or of what is loaded, in the package
+	sha256 string // of the same
 }
 
 func (p Program) String() string { return p.Name + " " + p.Version }
@@ -56,6 +56,10 @@ var Published = []Program{
 	{"codex", "0.142.3", "aws-lc", "@openai/codex@0.142.3-linux-x64", "vendor/x86_64-unknown-linux-musl/bin/codex",
 		"cb1670c25b6e17fd82866a80e55df58bc10f5d18e44d25ec2c6f7c2ab98077cd"},
 }
+
+// Addon is BAML's runtime, an LLM client in Rust that node loads, its symbols kept.
+var Addon = Program{"baml", "0.226.2", "ring", "@boundaryml/baml-linux-x64-gnu@0.226.2", "baml.linux-x64-gnu.node",
+	"89ad481128bd0c50123985d8bfca22cdc14bfd750339dd68d38d77f743577b9d"}
 
 // Installed is a program on this machine.
 type Installed struct {
@@ -161,9 +165,15 @@ func sumOf(path string) (string, error) {
 //go:embed stream.mjs
 var script []byte
 
+//go:embed baml.cjs
+var addonScript []byte
+
 // Idle is the program doing something that makes no call and soon ends: what maps its
 // file for the first time.
 func (in *Installed) Idle(ctx context.Context) *exec.Cmd {
+	if in.Name == "baml" {
+		return exec.CommandContext(ctx, "node", "-e", "require(process.argv[1])", in.Path)
+	}
 	return exec.CommandContext(ctx, in.Path, "--version")
 }
 
@@ -185,6 +195,13 @@ func (in *Installed) Call(ctx context.Context, home, url, ca string, prompt int)
 			env = append(env, "DENO_CERT="+ca, "DENO_NO_UPDATE_CHECK=1")
 		}
 		cmd = exec.CommandContext(ctx, in.Path, args...)
+	case "baml":
+		file := filepath.Join(home, "baml.cjs")
+		if err := os.WriteFile(file, addonScript, 0o644); err != nil {
+			return nil, err
+		}
+		env = append(env, "DANGER_ACCEPT_INVALID_CERTS=1", "BAML_LOG=off") // it takes no CA
+		cmd = exec.CommandContext(ctx, "node", file, in.Path, url, fmt.Sprint(prompt))
 	case "claude":
 		env = append(env, "ANTHROPIC_BASE_URL="+url, "ANTHROPIC_API_KEY=sk-ant-test", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1", "DISABLE_AUTOUPDATER=1")
 		cmd = exec.CommandContext(ctx, in.Path, "-p", "--model", "claude-sonnet-4-5")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 )
 
 // Segment is a range of a file that is mapped for execution, in bytes.
@@ -68,7 +69,7 @@ func (set Set) Find(r io.ReaderAt, segments []Segment, pace func(int) error) ([]
 		case 1:
 			matches = append(matches, Match{s, found[s][0]})
 		case 2:
-			refused[s.Library+" "+s.Name] = ErrTwice
+			refused[s.String()] = ErrTwice
 		}
 	}
 	return matches, refused, nil
@@ -92,23 +93,38 @@ func (s *Signature) in(b []byte, from int) (places []int) {
 // Complete returns, by library, the matches of those variants of which all functions
 // of the set were found. Of a library that has some functions of a variant and lacks
 // others nothing is returned: the CPU may choose that variant, and records would be
-// seen in part.
+// seen in part. Of a named build every function must be there, since other builds and
+// libraries share some; of more than one the first is returned.
 func (set Set) Complete(matches []Match) map[string][]Match {
-	type variant struct{ library, name string }
-	wanted, found := make(map[variant]int), make(map[variant]int)
-	for _, s := range set {
-		wanted[variant{s.Library, s.Variant}]++
+	type build struct{ library, name string }
+	type variant struct {
+		build
+		name string
 	}
+	wanted, found := make(map[variant]int), make(map[variant]int)
+	var builds []build
+	for _, s := range set {
+		b := build{s.Library, s.Build}
+		wanted[variant{b, s.Variant}]++
+		if !slices.Contains(builds, b) {
+			builds = append(builds, b)
+		}
+	}
+	of := make(map[build][]Match)
 	for _, m := range matches {
-		found[variant{m.Library, m.Variant}]++
+		b := build{m.Library, m.Build}
+		found[variant{b, m.Variant}]++
+		of[b] = append(of[b], m)
+	}
+	for v, n := range wanted {
+		if found[v] < n && (found[v] > 0 || v.build.name != "") {
+			delete(of, v.build)
+		}
 	}
 	all := make(map[string][]Match)
-	for _, m := range matches {
-		all[m.Library] = append(all[m.Library], m)
-	}
-	for v, n := range found {
-		if n < wanted[v] {
-			delete(all, v.library)
+	for _, b := range builds {
+		if all[b.library] == nil && of[b] != nil {
+			all[b.library] = of[b]
 		}
 	}
 	return all

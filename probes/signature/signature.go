@@ -36,6 +36,7 @@ var roles = map[Role]bool{Multiply: true, Hash: true, Seal: true, Open: true, Co
 type Signature struct {
 	Name    string // of the function in its library's source
 	Library string // boringssl, aws-lc, ring
+	Build   string // of the library, where its functions differ from another's; may be empty
 	Variant string // of the CPU that it is for
 	Arch    string // as Go names it
 	Role    Role
@@ -52,6 +53,10 @@ type Signature struct {
 	at     int    // of anchor
 }
 
+func (s *Signature) String() string {
+	return strings.Join(strings.Fields(s.Library+" "+s.Build+" "+s.Variant+" "+s.Name), " ")
+}
+
 // Set is a number of signatures.
 type Set []*Signature
 
@@ -65,6 +70,7 @@ func Published() (Set, error) { return Read(published) }
 type file struct {
 	Name    string   `json:"name"`
 	Library string   `json:"library"`
+	Build   string   `json:"build,omitempty"`
 	Variant string   `json:"variant"`
 	Arch    string   `json:"arch"`
 	Role    Role     `json:"role"`
@@ -93,7 +99,7 @@ func Read(b []byte) (Set, error) {
 	var set Set
 	for _, f := range files {
 		s := &Signature{
-			Name: f.Name, Library: f.Library, Variant: f.Variant, Arch: f.Arch, Role: f.Role,
+			Name: f.Name, Library: f.Library, Build: f.Build, Variant: f.Variant, Arch: f.Arch, Role: f.Role,
 			Start: f.Start, Probe: f.Probe, Returns: f.Returns, From: f.From, Driven: f.Driven,
 		}
 		if err := s.setCode(f.Code); err != nil {
@@ -107,7 +113,7 @@ func Read(b []byte) (Set, error) {
 // MarshalJSON writes a signature as Read reads it.
 func (s *Signature) MarshalJSON() ([]byte, error) {
 	f := file{
-		Name: s.Name, Library: s.Library, Variant: s.Variant, Arch: s.Arch, Role: s.Role,
+		Name: s.Name, Library: s.Library, Build: s.Build, Variant: s.Variant, Arch: s.Arch, Role: s.Role,
 		Start: s.Start, Probe: s.Probe, Returns: s.Returns, From: s.From, Driven: s.Driven,
 	}
 	const line = 32

@@ -57,7 +57,7 @@ func run(ctx context.Context, only string) (ok bool, err error) {
 	}
 	bin := filepath.Dir(exe)
 	var all []*programs.Installed
-	for _, p := range programs.Published {
+	for _, p := range append(slices.Clip(programs.Published), programs.Addon) {
 		if !wanted(p, only) {
 			continue
 		}

@@ -68,6 +68,7 @@ match exactly once in the binary. Needs objdump.`,
 	f.StringVar(&offset, "offset", "", "of the function in the file")
 	f.StringVar(&s.Name, "name", "", "of the function in its library's source")
 	f.StringVar(&s.Library, "library", "", "boringssl, aws-lc or ring")
+	f.StringVar(&s.Build, "build", "", "of the library, where its functions differ from another build's")
 	f.StringVar(&s.Variant, "variant", "", "of the CPU, e.g. vaes-avx2")
 	f.StringVar(&s.Arch, "arch", "amd64", "amd64 or arm64")
 	f.StringVar(&role, "role", "", "what the function does: multiply, hash, seal, open, counter, seal-all, open-all")
@@ -133,7 +134,7 @@ func checkFile(cmd *cobra.Command, all signature.Set, path string) error {
 	}
 	var lines []string
 	for _, m := range matches {
-		lines = append(lines, fmt.Sprintf("  %#-12x %-10s %-10s %s", m.Offset, m.Library, m.Variant, m.Name))
+		lines = append(lines, fmt.Sprintf("  %#-12x %v", m.Offset, m.Signature))
 	}
 	for name, why := range refused {
 		lines = append(lines, fmt.Sprintf("  refused      %s: %v", name, why))
