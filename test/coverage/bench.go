@@ -46,6 +46,7 @@ type run struct {
 	took  time.Duration
 	calls int // in the ledger
 	said  string
+	first bool // of its round
 }
 
 func (b *bench) run(ctx context.Context, programs []*ready) ([]*row, error) {
@@ -95,11 +96,8 @@ func (b *bench) round(ctx context.Context, s *trial.Sim, dir string, rows []*row
 				return err
 			}
 		}
-		if err := r.try(ctx, s, dir, agent, true); err != nil {
-			return fmt.Errorf("%s: %w", r.name, err)
-		}
-		if with { // once more, now that its files are known
-			if err := r.try(ctx, s, dir, agent, false); err != nil {
+		for _, first := range []bool{true, false} { // the second time its files are known, to the agent and in memory
+			if err := r.try(ctx, s, dir, agent, first); err != nil {
 				return fmt.Errorf("%s: %w", r.name, err)
 			}
 		}
@@ -128,7 +126,7 @@ func (r *row) try(ctx context.Context, s *trial.Sim, dir string, agent *trial.Ag
 			break
 		}
 	}
-	one.calls = len(calls)
+	one.calls, one.first = len(calls), first
 	r.runs[btoi(agent != nil)] = append(r.runs[btoi(agent != nil)], *one)
 	if agent == nil {
 		return nil

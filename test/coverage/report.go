@@ -37,13 +37,18 @@ func median[T ~int64](all []T) T {
 	return all[len(all)/2]
 }
 
-// took is the median time of the runs.
-func took(runs []run) time.Duration {
-	var all []time.Duration
-	for _, r := range runs {
-		all = append(all, r.took)
+// slowed is how much longer the program runs with the agent: of the second runs of each
+// round, by their medians.
+func (r *row) slowed() float64 {
+	var took [2][]time.Duration
+	for with, runs := range r.runs {
+		for _, one := range runs {
+			if !one.first {
+				took[with] = append(took[with], one.took)
+			}
+		}
 	}
-	return median(all)
+	return median(took[1]).Seconds() / max(median(took[0]).Seconds(), 1e-9)
 }
 
 // harm says what is different for the program where the agent runs; empty: nothing.
@@ -127,8 +132,8 @@ when its record's model, usage, finish reason, status and stream flag are the si
 call* counts the rounds in which the very first call was caught, the program's TLS library being new to the
 agent in each (the second must be); a large program without symbols is looked through in the background
 first, which takes seconds, once a file (*once scanned*). *Timing* is the median difference between the moment of the first content
-as the agent gives it, read by the program, and as the simulator does, which wrote it. *Run time* is the median of the program's runs with the agent over that
-without it. No program ended or printed otherwise because of the agent, or it says so.
+as the agent gives it, read by the program, and as the simulator does, which wrote it. *Run time* is the median of the second runs of each round
+with the agent over that of those without it. No program ended or printed otherwise because of the agent, or it says so.
 
 | program | version | TLS | tapped by | calls seen | exact | first call | timing | run time |
 |---|---|---|---|---|---|---|---|---|
@@ -152,9 +157,8 @@ without it. No program ended or printed otherwise because of the agent, or it sa
 		if late != nil {
 			timing = fmt.Sprintf("%.2f ms", median(late).Seconds()*1000)
 		}
-		ratio := took(r.runs[1]).Seconds() / max(took(r.runs[0]).Seconds(), 1e-9)
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %d of %d | %d | %s | %s | %.2fx |\n",
-			r.name, r.says, r.tls, by, n, calls, exact, first, timing, ratio)
+			r.name, r.says, r.tls, by, n, calls, exact, first, timing, r.slowed())
 	}
 	for _, r := range rows {
 		if r.wrong != nil {
