@@ -21,14 +21,11 @@ int process_exit(void *ctx)
 {
 	__u64 id = bpf_get_current_pid_tgid();
 	__u32 tgid = id >> 32;
-	struct call_key call = {.task = id, .g = DIR_WRITE};
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct settings *s = settings();
 	__u64 *start;
 
-	bpf_map_delete_elem(&calls, &call);
-	call.g = DIR_READ;
-	bpf_map_delete_elem(&calls, &call);
+	bpf_map_delete_elem(&threads, &id);
 	bpf_map_delete_elem(&sock_calls, &id);
 	start = bpf_map_lookup_elem(&procs, &tgid);
 	if (!start || !s || BPF_CORE_READ(task, signal, live.counter) > 0)

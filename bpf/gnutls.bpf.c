@@ -12,8 +12,7 @@ char __license[] SEC("license") = "Dual BSD/GPL";
 SEC("uprobe/gnutls_send")
 int gnutls_send(struct pt_regs *ctx)
 {
-	before_write(SOURCE_GNUTLS, ARG1(ctx), ARG2(ctx), ARG3(ctx));
-	return call_enter(FRAME(ctx), ARG1(ctx), ARG2(ctx), 0, DIR_WRITE);
+	return write_enter(FRAME(ctx), SOURCE_GNUTLS, ARG1(ctx), ARG2(ctx), ARG3(ctx), 0);
 }
 
 // gnutls_record_uncork sends by gnutls_record_send what was handed over, and counted,
@@ -21,21 +20,21 @@ int gnutls_send(struct pt_regs *ctx)
 SEC("uprobe/gnutls_uncork")
 int gnutls_uncork(struct pt_regs *ctx)
 {
-	return call_enter(FRAME(ctx), 0, 0, 0, DIR_WRITE);
+	return write_enter(FRAME(ctx), SOURCE_GNUTLS, 0, 0, 0, 0);
 }
 
 // gnutls_record_recv, _recv_seq, _recv_early_data. Nothing is read where no room is given.
 SEC("uprobe/gnutls_recv")
 int gnutls_recv(struct pt_regs *ctx)
 {
-	return ARG3(ctx) ? call_enter(FRAME(ctx), ARG1(ctx), ARG2(ctx), 0, DIR_READ) : 0;
+	return ARG3(ctx) ? read_enter(FRAME(ctx), ARG1(ctx), ARG2(ctx), 0) : 0;
 }
 
 // gnutls_record_recv_packet gives a packet of GnuTLS' own.
 SEC("uprobe/gnutls_recv_packet")
 int gnutls_recv_packet(struct pt_regs *ctx)
 {
-	return call_enter(FRAME(ctx), ARG1(ctx), 0, 0, DIR_READ);
+	return read_enter(FRAME(ctx), ARG1(ctx), 0, 0);
 }
 
 // The return of all of them. Zero is the peer's close_notify.
@@ -50,7 +49,7 @@ int gnutls_return(struct pt_regs *ctx)
 // gnutls_init and gnutls_record_send_file may have calls of the others inside, so
 // theirs are kept in places of their own.
 enum place {
-	PLACE_INIT = DIR_READ + 1,
+	PLACE_INIT,
 	PLACE_FILE,
 };
 
@@ -112,7 +111,7 @@ int gnutls_send_file_return(struct pt_regs *ctx)
 	bpf_map_delete_elem(&calls, &key);
 	if (c)
 		n -= c->pos[DIR_WRITE] - done.out;
-	return n > 0 ? call_unreadable(&done, SOURCE_GNUTLS, n) : 0;
+	return n > 0 ? call_unreadable(id, &done, SOURCE_GNUTLS, n) : 0;
 }
 
 SEC("uprobe/gnutls_deinit")

@@ -64,7 +64,7 @@ int gotls_read(struct pt_regs *ctx)
 SEC("uprobe/go_write")
 int gotls_write(struct pt_regs *ctx)
 {
-	before_write(SOURCE_GOTLS, GO_ARG1(ctx), GO_ARG2(ctx), GO_ARG3(ctx));
+	before_write(bpf_get_current_pid_tgid(), SOURCE_GOTLS, GO_ARG1(ctx), GO_ARG2(ctx), GO_ARG3(ctx));
 	return go_enter(ctx, DIR_WRITE);
 }
 
@@ -98,9 +98,9 @@ int gotls_return(struct pt_regs *ctx)
 
 	bpf_map_delete_elem(&calls, &key);
 	if (n > 0)
-		call_bytes(&done, SOURCE_GOTLS, done.on_stack ? stack.hi - done.buf : done.buf, n);
+		call_bytes(id, &done, SOURCE_GOTLS, done.on_stack ? stack.hi - done.buf : done.buf, n);
 	if (done.dir == DIR_READ && GO_ARG2(ctx) && is_eof(GO_ARG3(ctx)))
-		call_eof(&done, SOURCE_GOTLS);
+		call_eof(id, &done, SOURCE_GOTLS);
 	return 0;
 }
 

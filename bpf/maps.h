@@ -66,12 +66,7 @@ struct conn {
 };
 
 // A call into a TLS library between its entry and its return. frame tells nested
-// calls apart: how deep the stack was at the entry. A read that ends a handshake may
-// have the program write from a callback, so that a thread has one of each direction.
-struct call_key {
-	__u64 task; // pid_tgid; for Go the tgid alone
-	__u64 g;    // the goroutine; else enum dir, or what a tap keeps beside its calls
-};
+// calls apart: how deep the stack was at the entry; zero: there is none.
 
 struct call {
 	__u64 frame;
@@ -82,6 +77,18 @@ struct call {
 	__u64 sock; // a TCP socket that was used inside of it
 	__u8 dir;
 	__u8 on_stack; // buf is a distance from the goroutine's stack.hi
+};
+
+// A thread's calls by enum dir: a read that ends a handshake may have the program write
+// from a callback.
+struct thread {
+	struct call calls[2];
+};
+
+// Whose call it is that is kept for itself.
+struct call_key {
+	__u64 task; // Go: tgid; else pid_tgid
+	__u64 g;    // Go: the goroutine; else a place that a tap has chosen
 };
 
 // A call on a socket between entry and return. By tracepoints only what is known
@@ -104,6 +111,13 @@ struct {
 	__type(key, struct conn_key);
 	__type(value, struct conn);
 } conns SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 32768);
+	__type(key, __u64); // pid_tgid
+	__type(value, struct thread);
+} threads SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

@@ -49,13 +49,13 @@ static __always_inline __u64 session_of(__u64 at)
 
 static __always_inline int nss_enter(struct pt_regs *ctx, __u64 buf, __u8 dir)
 {
-	__u64 session = session_of(ARG1(ctx));
+	__u64 frame = FRAME(ctx), n = ARG3(ctx), session = session_of(ARG1(ctx));
 
-	if (!session || !ARG3(ctx))
+	if (!session || !n)
 		return 0;
-	if (dir == DIR_WRITE && buf)
-		before_write(SOURCE_NSS, session, buf, (__s32)ARG3(ctx));
-	return call_enter(FRAME(ctx), session, buf, 0, dir);
+	if (dir == DIR_READ)
+		return read_enter(frame, session, buf, 0);
+	return write_enter(frame, SOURCE_NSS, session, buf, (__s32)n, 0);
 }
 
 SEC("uprobe/PR_Read")

@@ -11,34 +11,32 @@ char __license[] SEC("license") = "Dual BSD/GPL";
 SEC("uprobe/SSL_read")
 int openssl_read(struct pt_regs *ctx)
 {
-	return (__s32)ARG3(ctx) > 0 ? call_enter(FRAME(ctx), ARG1(ctx), ARG2(ctx), 0, DIR_READ) : 0;
+	return (__s32)ARG3(ctx) > 0 ? read_enter(FRAME(ctx), ARG1(ctx), ARG2(ctx), 0) : 0;
 }
 
 SEC("uprobe/SSL_write")
 int openssl_write(struct pt_regs *ctx)
 {
-	before_write(SOURCE_OPENSSL, ARG1(ctx), ARG2(ctx), (__s32)ARG3(ctx));
-	return call_enter(FRAME(ctx), ARG1(ctx), ARG2(ctx), 0, DIR_WRITE);
+	return write_enter(FRAME(ctx), SOURCE_OPENSSL, ARG1(ctx), ARG2(ctx), (__s32)ARG3(ctx), 0);
 }
 
 SEC("uprobe/SSL_read_ex")
 int openssl_read_ex(struct pt_regs *ctx)
 {
-	return ARG3(ctx) ? call_enter(FRAME(ctx), ARG1(ctx), ARG2(ctx), ARG4(ctx), DIR_READ) : 0;
+	return ARG3(ctx) ? read_enter(FRAME(ctx), ARG1(ctx), ARG2(ctx), ARG4(ctx)) : 0;
 }
 
 SEC("uprobe/SSL_write_ex")
 int openssl_write_ex(struct pt_regs *ctx)
 {
-	before_write(SOURCE_OPENSSL, ARG1(ctx), ARG2(ctx), ARG3(ctx));
-	return call_enter(FRAME(ctx), ARG1(ctx), ARG2(ctx), ARG4(ctx), DIR_WRITE);
+	return write_enter(FRAME(ctx), SOURCE_OPENSSL, ARG1(ctx), ARG2(ctx), ARG3(ctx), ARG4(ctx));
 }
 
 // SSL_sendfile has the kernel read the file and encrypt it (kTLS).
 SEC("uprobe/SSL_sendfile")
 int openssl_sendfile(struct pt_regs *ctx)
 {
-	return call_enter(FRAME(ctx), ARG1(ctx), 0, 0, DIR_WRITE);
+	return write_enter(FRAME(ctx), SOURCE_OPENSSL, ARG1(ctx), 0, 0, 0);
 }
 
 #define SSL_RECEIVED_SHUTDOWN 2
@@ -61,7 +59,8 @@ static __always_inline bool received_shutdown(struct pt_regs *ctx, const struct 
 SEC("uretprobe/SSL_read")
 int openssl_return(struct pt_regs *ctx)
 {
-	struct call *call = call_returning(ctx);
+	__u64 id = bpf_get_current_pid_tgid();
+	struct call *call = call_returning(ctx, id);
 	__s64 n = (__s32)RESULT(ctx);
 
 	if (!call)
@@ -73,7 +72,7 @@ int openssl_return(struct pt_regs *ctx)
 			moved = 0;
 		n = moved;
 	}
-	return call_leave(call, SOURCE_OPENSSL, n, n <= 0 && received_shutdown(ctx, call));
+	return call_leave(id, call, SOURCE_OPENSSL, n, n <= 0 && received_shutdown(ctx, call));
 }
 
 SEC("uretprobe/SSL_sendfile")

@@ -66,16 +66,13 @@ socket_conn(const struct conn_key *key, __u64 ino, __u8 dir, __u64 n)
 // a socket then was seen there, or is ciphertext.
 static __always_inline struct call *tls_call(__u64 id, struct pt_regs *regs)
 {
-	struct call_key key = {.task = id, .g = DIR_WRITE};
-	struct call *call = bpf_map_lookup_elem(&calls, &key);
+	struct thread *t = bpf_map_lookup_elem(&threads, &id);
+	struct call_key key = {.task = id >> 32};
 
-	if (call && call->frame)
-		return call;
-	key.g = DIR_READ;
-	call = bpf_map_lookup_elem(&calls, &key);
-	if (call && call->frame)
-		return call;
-	key.task = id >> 32;
+	if (t && t->calls[DIR_WRITE].frame)
+		return &t->calls[DIR_WRITE];
+	if (t && t->calls[DIR_READ].frame)
+		return &t->calls[DIR_READ];
 	key.g = GO_G(regs);
 	return bpf_map_lookup_elem(&calls, &key);
 }

@@ -22,48 +22,68 @@ static __always_inline __u64 cookie(struct pt_regs *ctx)
 #define RETURN_FRAME(ctx) (FRAME(ctx) - POPPED)
 
 // Looks at a request that the n bytes at buf may begin, before the write of them.
-static __always_inline void before_write(__u32 source, __u64 session, __u64 buf, __u64 n)
+static __always_inline void before_write(__u64 id, __u32 source, __u64 session, __u64 buf, __u64 n)
 {
-	struct conn_key key = {
-		.key = session, .tgid = bpf_get_current_pid_tgid() >> 32, .source = source};
+	struct conn_key key = {.key = session, .tgid = id >> 32, .source = source};
 
 	expect_answer(bpf_map_lookup_elem(&conns, &key), buf, n);
 }
 
-// Remembers a call at its entry. A call that is entered while another one of this
-// thread and direction is on the stack above it is part of that one; an entry that lies no
+static const struct thread no_calls;
+
+// Remembers a call of the thread at its entry. A call that is entered while another one of
+// this direction is on the stack above it is part of that one; an entry that lies no
 // higher than this one was left by a call that never returned.
-static __always_inline int call_enter(__u64 frame, __u64 conn, __u64 buf, __u64 out, __u8 dir)
+static __always_inline int call_enter(__u64 id, const struct call *call)
+{
+	struct thread *t = bpf_map_lookup_elem(&threads, &id);
+	struct call *same, *other;
+
+	if (!t) {
+		bpf_map_update_elem(&threads, &id, &no_calls, BPF_ANY);
+		t = bpf_map_lookup_elem(&threads, &id);
+		if (!t)
+			return 0;
+	}
+	same = &t->calls[call->dir == DIR_READ];
+	other = &t->calls[call->dir != DIR_READ];
+	if (same->frame > call->frame)
+		return 0;
+	*same = *call;
+	if (other->frame <= call->frame) // it never returned
+		other->frame = 0;
+	return 0;
+}
+
+// A read of what goes to buf; of how much, the call says at out or by its result.
+static __always_inline int read_enter(__u64 frame, __u64 conn, __u64 buf, __u64 out)
 {
 	__u64 id = bpf_get_current_pid_tgid();
-	struct call_key key = {.task = id, .g = dir};
-	struct call call = {.frame = frame, .conn = conn, .buf = buf, .out = out, .dir = dir};
-	struct call *outer;
+	struct call call = {.frame = frame, .conn = conn, .buf = buf, .out = out, .dir = DIR_READ};
+
+	return is_self(id >> 32) ? 0 : call_enter(id, &call);
+}
+
+// A write of up to n bytes at buf; a buf of zero stands for what cannot be read.
+static __always_inline int write_enter(__u64 frame, __u32 source, __u64 conn, __u64 buf, __u64 n,
+				       __u64 out)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	struct call call = {.frame = frame, .conn = conn, .buf = buf, .out = out, .dir = DIR_WRITE};
 
 	if (is_self(id >> 32))
 		return 0;
-	outer = bpf_map_lookup_elem(&calls, &key);
-	if (outer && outer->frame > frame)
-		return 0;
+	if (buf)
+		before_write(id, source, conn, buf, n);
 	call.time = bpf_ktime_get_ns();
-	if (outer)
-		*outer = call;
-	else
-		bpf_map_update_elem(&calls, &key, &call, BPF_ANY);
-	key.g = !dir;
-	outer = bpf_map_lookup_elem(&calls, &key);
-	if (outer && outer->frame && outer->frame <= frame) // it never returned
-		outer->frame = 0;
-	return 0;
+	return call_enter(id, &call);
 }
 
 // Begins to account for the n bytes that a call has moved: counts them as seen and
 // finds their connection; false when its state cannot be kept.
-static __always_inline bool call_moved(struct xfer *x, const struct call *call, __u32 source,
-				       __u64 n)
+static __always_inline bool call_moved(struct xfer *x, __u64 id, const struct call *call,
+				       __u32 source, __u64 n)
 {
-	__u64 id = bpf_get_current_pid_tgid();
-
 	__builtin_memset(x, 0, sizeof(*x));
 	x->key.key = call->conn;
 	x->key.tgid = id >> 32;
@@ -88,11 +108,12 @@ static __always_inline bool call_moved(struct xfer *x, const struct call *call, 
 }
 
 // Counts and handles the n bytes that a call has moved from or to buf.
-static __always_inline int call_bytes(const struct call *call, __u32 source, __u64 buf, __u64 n)
+static __always_inline int call_bytes(__u64 id, const struct call *call, __u32 source,
+				      __u64 buf, __u64 n)
 {
 	struct xfer x;
 
-	if (!call_moved(&x, call, source, n))
+	if (!call_moved(&x, id, call, source, n))
 		return 0;
 	x.buf = buf;
 	x.seg_left = n;
@@ -102,19 +123,19 @@ static __always_inline int call_bytes(const struct call *call, __u32 source, __u
 
 // Counts the n bytes of a call that moves what no probe can read: pages of a file,
 // or a buffer that the caller need not have kept.
-static __always_inline int call_unreadable(const struct call *call, __u32 source, __u64 n)
+static __always_inline int call_unreadable(__u64 id, const struct call *call, __u32 source,
+					   __u64 n)
 {
 	struct xfer x;
 
-	if (call_moved(&x, call, source, n))
+	if (call_moved(&x, id, call, source, n))
 		unreadable(&x);
 	return 0;
 }
 
 // A read that was told that nothing more will come.
-static __always_inline int call_eof(const struct call *call, __u32 source)
+static __always_inline int call_eof(__u64 id, const struct call *call, __u32 source)
 {
-	__u64 id = bpf_get_current_pid_tgid();
 	struct xfer x = {
 		.key = {.key = call->conn, .tgid = id >> 32, .source = source},
 		.time = bpf_ktime_get_ns(),
@@ -128,24 +149,24 @@ static __always_inline int call_eof(const struct call *call, __u32 source)
 	return 0;
 }
 
-// The call that returns here; NULL when its entry was not seen. Of nested calls the
-// outermost wins: it is the one that was entered first.
-static __always_inline struct call *call_returning(struct pt_regs *ctx)
+// The call of the thread that returns here; NULL when its entry was not seen. Of nested
+// calls the outermost wins: it is the one that was entered first.
+static __always_inline struct call *call_returning(struct pt_regs *ctx, __u64 id)
 {
-	struct call_key key = {.task = bpf_get_current_pid_tgid(), .g = DIR_READ};
-	struct call *call = bpf_map_lookup_elem(&calls, &key);
+	struct thread *t = bpf_map_lookup_elem(&threads, &id);
+	__u64 frame;
 
-	if (call && call->frame == RETURN_FRAME(ctx))
-		return call;
-	key.g = DIR_WRITE;
-	call = bpf_map_lookup_elem(&calls, &key);
-	return call && call->frame == RETURN_FRAME(ctx) ? call : NULL;
+	if (!t)
+		return NULL;
+	frame = RETURN_FRAME(ctx);
+	if (t->calls[DIR_READ].frame == frame)
+		return &t->calls[DIR_READ];
+	return t->calls[DIR_WRITE].frame == frame ? &t->calls[DIR_WRITE] : NULL;
 }
 
 // The end of a call that has moved n bytes; n of zero or below: none. eof: a read that
-// moved none because nothing more will come. What is kept of the call stays for the
-// thread's next one, as making it anew takes longer than all the rest.
-static __always_inline int call_leave(struct call *call, __u32 source, __s64 n, bool eof)
+// moved none because nothing more will come.
+static __always_inline int call_leave(__u64 id, struct call *call, __u32 source, __s64 n, bool eof)
 {
 	struct call done = *call;
 
@@ -153,17 +174,18 @@ static __always_inline int call_leave(struct call *call, __u32 source, __s64 n, 
 	if (!done.conn)
 		return 0;
 	if (n <= 0)
-		return eof && done.dir == DIR_READ ? call_eof(&done, source) : 0;
+		return eof && done.dir == DIR_READ ? call_eof(id, &done, source) : 0;
 	if (!done.buf)
-		return call_unreadable(&done, source, n);
-	return call_bytes(&done, source, done.buf, n);
+		return call_unreadable(id, &done, source, n);
+	return call_bytes(id, &done, source, done.buf, n);
 }
 
 static __always_inline int call_return(struct pt_regs *ctx, __u32 source, __s64 n, bool eof)
 {
-	struct call *call = call_returning(ctx);
+	__u64 id = bpf_get_current_pid_tgid();
+	struct call *call = call_returning(ctx, id);
 
-	return call ? call_leave(call, source, n, eof) : 0;
+	return call ? call_leave(id, call, source, n, eof) : 0;
 }
 
 static __always_inline int session_birth(__u32 source, __u64 session)

@@ -29,6 +29,7 @@ const (
 	aeadMapSlots                    = "slots"
 	aeadMapSockCalls                = "sock_calls"
 	aeadMapStats                    = "stats"
+	aeadMapThreads                  = "threads"
 	aeadMapTickets                  = "tickets"
 	aeadMapVerdicts                 = "verdicts"
 	aeadMapWires                    = "wires"
@@ -137,6 +138,7 @@ type aeadMapSpecs struct {
 	Slots     *ebpf.MapSpec `ebpf:"slots"`
 	SockCalls *ebpf.MapSpec `ebpf:"sock_calls"`
 	Stats     *ebpf.MapSpec `ebpf:"stats"`
+	Threads   *ebpf.MapSpec `ebpf:"threads"`
 	Tickets   *ebpf.MapSpec `ebpf:"tickets"`
 	Verdicts  *ebpf.MapSpec `ebpf:"verdicts"`
 	Wires     *ebpf.MapSpec `ebpf:"wires"`
@@ -181,6 +183,7 @@ type aeadMaps struct {
 	Slots     *ebpf.Map `ebpf:"slots"`
 	SockCalls *ebpf.Map `ebpf:"sock_calls"`
 	Stats     *ebpf.Map `ebpf:"stats"`
+	Threads   *ebpf.Map `ebpf:"threads"`
 	Tickets   *ebpf.Map `ebpf:"tickets"`
 	Verdicts  *ebpf.Map `ebpf:"verdicts"`
 	Wires     *ebpf.Map `ebpf:"wires"`
@@ -201,6 +204,7 @@ func (m *aeadMaps) Close() error {
 		m.Slots,
 		m.SockCalls,
 		m.Stats,
+		m.Threads,
 		m.Tickets,
 		m.Verdicts,
 		m.Wires,

@@ -187,6 +187,11 @@ const (
 	coreSourceNUM_SOURCES              coreSource = 13
 )
 
+type coreThread struct {
+	_     structs.HostLayout
+	Calls [2]coreCall
+}
+
 type coreVerdict uint32
 
 const (
@@ -214,6 +219,7 @@ const (
 	coreMapRings         = "rings"
 	coreMapSockCalls     = "sock_calls"
 	coreMapStats         = "stats"
+	coreMapThreads       = "threads"
 	coreMapVerdicts      = "verdicts"
 	coreProgProcessExit  = "process_exit"
 	coreVarUnusedDir     = "unused_dir"
@@ -281,6 +287,7 @@ type coreMapSpecs struct {
 	Rings     *ebpf.MapSpec `ebpf:"rings"`
 	SockCalls *ebpf.MapSpec `ebpf:"sock_calls"`
 	Stats     *ebpf.MapSpec `ebpf:"stats"`
+	Threads   *ebpf.MapSpec `ebpf:"threads"`
 	Verdicts  *ebpf.MapSpec `ebpf:"verdicts"`
 }
 
@@ -324,6 +331,7 @@ type coreMaps struct {
 	Rings     *ebpf.Map `ebpf:"rings"`
 	SockCalls *ebpf.Map `ebpf:"sock_calls"`
 	Stats     *ebpf.Map `ebpf:"stats"`
+	Threads   *ebpf.Map `ebpf:"threads"`
 	Verdicts  *ebpf.Map `ebpf:"verdicts"`
 }
 
@@ -336,6 +344,7 @@ func (m *coreMaps) Close() error {
 		m.Rings,
 		m.SockCalls,
 		m.Stats,
+		m.Threads,
 		m.Verdicts,
 	)
 }

@@ -107,6 +107,11 @@ type gnutlsSockCall struct {
 	_          [2]byte
 }
 
+type gnutlsThread struct {
+	_     structs.HostLayout
+	Calls [2]gnutlsCall
+}
+
 type gnutlsVerdictKey struct {
 	_        structs.HostLayout
 	Key      uint64
@@ -126,6 +131,7 @@ const (
 	gnutlsMapRings                 = "rings"
 	gnutlsMapSockCalls             = "sock_calls"
 	gnutlsMapStats                 = "stats"
+	gnutlsMapThreads               = "threads"
 	gnutlsMapVerdicts              = "verdicts"
 	gnutlsProgGnutlsDeinit         = "gnutls_deinit"
 	gnutlsProgGnutlsInitEnter      = "gnutls_init_enter"
@@ -204,6 +210,7 @@ type gnutlsMapSpecs struct {
 	Rings     *ebpf.MapSpec `ebpf:"rings"`
 	SockCalls *ebpf.MapSpec `ebpf:"sock_calls"`
 	Stats     *ebpf.MapSpec `ebpf:"stats"`
+	Threads   *ebpf.MapSpec `ebpf:"threads"`
 	Verdicts  *ebpf.MapSpec `ebpf:"verdicts"`
 }
 
@@ -240,6 +247,7 @@ type gnutlsMaps struct {
 	Rings     *ebpf.Map `ebpf:"rings"`
 	SockCalls *ebpf.Map `ebpf:"sock_calls"`
 	Stats     *ebpf.Map `ebpf:"stats"`
+	Threads   *ebpf.Map `ebpf:"threads"`
 	Verdicts  *ebpf.Map `ebpf:"verdicts"`
 }
 
@@ -252,6 +260,7 @@ func (m *gnutlsMaps) Close() error {
 		m.Rings,
 		m.SockCalls,
 		m.Stats,
+		m.Threads,
 		m.Verdicts,
 	)
 }

@@ -107,6 +107,11 @@ type gotlsSockCall struct {
 	_          [2]byte
 }
 
+type gotlsThread struct {
+	_     structs.HostLayout
+	Calls [2]gotlsCall
+}
+
 type gotlsVerdictKey struct {
 	_        structs.HostLayout
 	Key      uint64
@@ -126,6 +131,7 @@ const (
 	gotlsMapRings           = "rings"
 	gotlsMapSockCalls       = "sock_calls"
 	gotlsMapStats           = "stats"
+	gotlsMapThreads         = "threads"
 	gotlsMapVerdicts        = "verdicts"
 	gotlsProgGotlsClose     = "gotls_close"
 	gotlsProgGotlsHandshake = "gotls_handshake"
@@ -194,6 +200,7 @@ type gotlsMapSpecs struct {
 	Rings     *ebpf.MapSpec `ebpf:"rings"`
 	SockCalls *ebpf.MapSpec `ebpf:"sock_calls"`
 	Stats     *ebpf.MapSpec `ebpf:"stats"`
+	Threads   *ebpf.MapSpec `ebpf:"threads"`
 	Verdicts  *ebpf.MapSpec `ebpf:"verdicts"`
 }
 
@@ -230,6 +237,7 @@ type gotlsMaps struct {
 	Rings     *ebpf.Map `ebpf:"rings"`
 	SockCalls *ebpf.Map `ebpf:"sock_calls"`
 	Stats     *ebpf.Map `ebpf:"stats"`
+	Threads   *ebpf.Map `ebpf:"threads"`
 	Verdicts  *ebpf.Map `ebpf:"verdicts"`
 }
 
@@ -242,6 +250,7 @@ func (m *gotlsMaps) Close() error {
 		m.Rings,
 		m.SockCalls,
 		m.Stats,
+		m.Threads,
 		m.Verdicts,
 	)
 }

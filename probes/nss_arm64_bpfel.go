@@ -107,6 +107,11 @@ type nssSockCall struct {
 	_          [2]byte
 }
 
+type nssThread struct {
+	_     structs.HostLayout
+	Calls [2]nssCall
+}
+
 type nssVerdictKey struct {
 	_        structs.HostLayout
 	Key      uint64
@@ -127,6 +132,7 @@ const (
 	nssMapRings      = "rings"
 	nssMapSockCalls  = "sock_calls"
 	nssMapStats      = "stats"
+	nssMapThreads    = "threads"
 	nssMapVerdicts   = "verdicts"
 	nssProgNssClose  = "nss_close"
 	nssProgNssImport = "nss_import"
@@ -200,6 +206,7 @@ type nssMapSpecs struct {
 	Rings      *ebpf.MapSpec `ebpf:"rings"`
 	SockCalls  *ebpf.MapSpec `ebpf:"sock_calls"`
 	Stats      *ebpf.MapSpec `ebpf:"stats"`
+	Threads    *ebpf.MapSpec `ebpf:"threads"`
 	Verdicts   *ebpf.MapSpec `ebpf:"verdicts"`
 }
 
@@ -237,6 +244,7 @@ type nssMaps struct {
 	Rings      *ebpf.Map `ebpf:"rings"`
 	SockCalls  *ebpf.Map `ebpf:"sock_calls"`
 	Stats      *ebpf.Map `ebpf:"stats"`
+	Threads    *ebpf.Map `ebpf:"threads"`
 	Verdicts   *ebpf.Map `ebpf:"verdicts"`
 }
 
@@ -250,6 +258,7 @@ func (m *nssMaps) Close() error {
 		m.Rings,
 		m.SockCalls,
 		m.Stats,
+		m.Threads,
 		m.Verdicts,
 	)
 }

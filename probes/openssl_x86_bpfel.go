@@ -107,6 +107,11 @@ type opensslSockCall struct {
 	_          [2]byte
 }
 
+type opensslThread struct {
+	_     structs.HostLayout
+	Calls [2]opensslCall
+}
+
 type opensslVerdictKey struct {
 	_        structs.HostLayout
 	Key      uint64
@@ -126,6 +131,7 @@ const (
 	opensslMapRings                  = "rings"
 	opensslMapSockCalls              = "sock_calls"
 	opensslMapStats                  = "stats"
+	opensslMapThreads                = "threads"
 	opensslMapVerdicts               = "verdicts"
 	opensslProgOpensslClear          = "openssl_clear"
 	opensslProgOpensslFree           = "openssl_free"
@@ -204,6 +210,7 @@ type opensslMapSpecs struct {
 	Rings     *ebpf.MapSpec `ebpf:"rings"`
 	SockCalls *ebpf.MapSpec `ebpf:"sock_calls"`
 	Stats     *ebpf.MapSpec `ebpf:"stats"`
+	Threads   *ebpf.MapSpec `ebpf:"threads"`
 	Verdicts  *ebpf.MapSpec `ebpf:"verdicts"`
 }
 
@@ -240,6 +247,7 @@ type opensslMaps struct {
 	Rings     *ebpf.Map `ebpf:"rings"`
 	SockCalls *ebpf.Map `ebpf:"sock_calls"`
 	Stats     *ebpf.Map `ebpf:"stats"`
+	Threads   *ebpf.Map `ebpf:"threads"`
 	Verdicts  *ebpf.Map `ebpf:"verdicts"`
 }
 
@@ -252,6 +260,7 @@ func (m *opensslMaps) Close() error {
 		m.Rings,
 		m.SockCalls,
 		m.Stats,
+		m.Threads,
 		m.Verdicts,
 	)
 }

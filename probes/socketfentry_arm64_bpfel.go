@@ -107,6 +107,11 @@ type socketFentrySockCall struct {
 	_          [2]byte
 }
 
+type socketFentryThread struct {
+	_     structs.HostLayout
+	Calls [2]socketFentryCall
+}
+
 type socketFentryVerdictKey struct {
 	_        structs.HostLayout
 	Key      uint64
@@ -126,6 +131,7 @@ const (
 	socketFentryMapRings            = "rings"
 	socketFentryMapSockCalls        = "sock_calls"
 	socketFentryMapStats            = "stats"
+	socketFentryMapThreads          = "threads"
 	socketFentryMapVerdicts         = "verdicts"
 	socketFentryProgFentryClose     = "fentry_close"
 	socketFentryProgFentryRecvmsg   = "fentry_recvmsg"
@@ -200,6 +206,7 @@ type socketFentryMapSpecs struct {
 	Rings     *ebpf.MapSpec `ebpf:"rings"`
 	SockCalls *ebpf.MapSpec `ebpf:"sock_calls"`
 	Stats     *ebpf.MapSpec `ebpf:"stats"`
+	Threads   *ebpf.MapSpec `ebpf:"threads"`
 	Verdicts  *ebpf.MapSpec `ebpf:"verdicts"`
 }
 
@@ -238,6 +245,7 @@ type socketFentryMaps struct {
 	Rings     *ebpf.Map `ebpf:"rings"`
 	SockCalls *ebpf.Map `ebpf:"sock_calls"`
 	Stats     *ebpf.Map `ebpf:"stats"`
+	Threads   *ebpf.Map `ebpf:"threads"`
 	Verdicts  *ebpf.Map `ebpf:"verdicts"`
 }
 
@@ -250,6 +258,7 @@ func (m *socketFentryMaps) Close() error {
 		m.Rings,
 		m.SockCalls,
 		m.Stats,
+		m.Threads,
 		m.Verdicts,
 	)
 }

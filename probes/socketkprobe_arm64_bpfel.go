@@ -107,6 +107,11 @@ type socketKprobeSockCall struct {
 	_          [2]byte
 }
 
+type socketKprobeThread struct {
+	_     structs.HostLayout
+	Calls [2]socketKprobeCall
+}
+
 type socketKprobeVerdictKey struct {
 	_        structs.HostLayout
 	Key      uint64
@@ -126,6 +131,7 @@ const (
 	socketKprobeMapRings             = "rings"
 	socketKprobeMapSockCalls         = "sock_calls"
 	socketKprobeMapStats             = "stats"
+	socketKprobeMapThreads           = "threads"
 	socketKprobeMapVerdicts          = "verdicts"
 	socketKprobeProgKprobeClose      = "kprobe_close"
 	socketKprobeProgKprobeRecvmsg    = "kprobe_recvmsg"
@@ -197,6 +203,7 @@ type socketKprobeMapSpecs struct {
 	Rings     *ebpf.MapSpec `ebpf:"rings"`
 	SockCalls *ebpf.MapSpec `ebpf:"sock_calls"`
 	Stats     *ebpf.MapSpec `ebpf:"stats"`
+	Threads   *ebpf.MapSpec `ebpf:"threads"`
 	Verdicts  *ebpf.MapSpec `ebpf:"verdicts"`
 }
 
@@ -234,6 +241,7 @@ type socketKprobeMaps struct {
 	Rings     *ebpf.Map `ebpf:"rings"`
 	SockCalls *ebpf.Map `ebpf:"sock_calls"`
 	Stats     *ebpf.Map `ebpf:"stats"`
+	Threads   *ebpf.Map `ebpf:"threads"`
 	Verdicts  *ebpf.Map `ebpf:"verdicts"`
 }
 
@@ -246,6 +254,7 @@ func (m *socketKprobeMaps) Close() error {
 		m.Rings,
 		m.SockCalls,
 		m.Stats,
+		m.Threads,
 		m.Verdicts,
 	)
 }

@@ -107,6 +107,11 @@ type socketTracepointSockCall struct {
 	_          [2]byte
 }
 
+type socketTracepointThread struct {
+	_     structs.HostLayout
+	Calls [2]socketTracepointCall
+}
+
 type socketTracepointVerdictKey struct {
 	_        structs.HostLayout
 	Key      uint64
@@ -126,6 +131,7 @@ const (
 	socketTracepointMapRings        = "rings"
 	socketTracepointMapSockCalls    = "sock_calls"
 	socketTracepointMapStats        = "stats"
+	socketTracepointMapThreads      = "threads"
 	socketTracepointMapVerdicts     = "verdicts"
 	socketTracepointProgSocketEnter = "socket_enter"
 	socketTracepointProgSocketExit  = "socket_exit"
@@ -188,6 +194,7 @@ type socketTracepointMapSpecs struct {
 	Rings     *ebpf.MapSpec `ebpf:"rings"`
 	SockCalls *ebpf.MapSpec `ebpf:"sock_calls"`
 	Stats     *ebpf.MapSpec `ebpf:"stats"`
+	Threads   *ebpf.MapSpec `ebpf:"threads"`
 	Verdicts  *ebpf.MapSpec `ebpf:"verdicts"`
 }
 
@@ -224,6 +231,7 @@ type socketTracepointMaps struct {
 	Rings     *ebpf.Map `ebpf:"rings"`
 	SockCalls *ebpf.Map `ebpf:"sock_calls"`
 	Stats     *ebpf.Map `ebpf:"stats"`
+	Threads   *ebpf.Map `ebpf:"threads"`
 	Verdicts  *ebpf.Map `ebpf:"verdicts"`
 }
 
@@ -236,6 +244,7 @@ func (m *socketTracepointMaps) Close() error {
 		m.Rings,
 		m.SockCalls,
 		m.Stats,
+		m.Threads,
 		m.Verdicts,
 	)
 }

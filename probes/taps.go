@@ -222,7 +222,7 @@ func (t *Taps) loadPrograms(read func() (*ebpf.CollectionSpec, error)) error {
 	shared := map[string]*ebpf.Map{
 		coreMapCalls: t.core.Calls, coreMapConfig: t.core.Config, coreMapConns: t.core.Conns,
 		coreMapProcs: t.core.Procs, coreMapRings: t.core.Rings, coreMapSockCalls: t.core.SockCalls,
-		coreMapStats: t.core.Stats, coreMapVerdicts: t.core.Verdicts,
+		coreMapStats: t.core.Stats, coreMapThreads: t.core.Threads, coreMapVerdicts: t.core.Verdicts,
 	}
 	for name := range shared {
 		if spec.Maps[name] == nil {
