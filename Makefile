@@ -104,13 +104,13 @@ prices: ## Make the default price book anew from genai-prices' data
 	go run ./cmd/agent prices import genai-prices ../shared/corpora/genai-prices/data.json -o pricing/book/default.yaml \
 	  --date 2026-08-21 --source "pydantic/genai-prices 47df840a (MIT)"
 
-# What is the same on every kernel, or loads the taps anew, is left to test-root.
-KERNEL_TESTS := Stock|Socket|Uring|Peer|Plain|Peek|OpenSSL$$|Download|Verdict|OneFile
+# What is the same on every kernel, loads the taps anew or builds programs is left to test-root.
+KERNEL_TESTS := Stock|Socket|Uring|Peer|Plain|Peek|OpenSSL$$|Download|Verdict|OneFile|HTTP2|GnuTLS|NSS|EndOf
 
 .PHONY: test-kernels
-test-kernels: ## Run the taps' tests on Debian's kernels under QEMU, on each way to the sockets
+test-kernels: setup ## Run the taps' tests on Debian's kernels under QEMU, on each way to the sockets
 	CGO_ENABLED=0 go test -c -o bin/probes.test ./probes
-	cd probes && $(AS_ROOT) TOLLWIRE_CACHE=$(TOLLWIRE_CACHE) TEST_ARGS="-test.run '$(KERNEL_TESTS)'" ../hack/kernels ../bin/probes.test
+	@cd probes && $(AS_ROOT) TOLLWIRE_CACHE=$(TOLLWIRE_CACHE) TEST_ARGS="-test.run '$(KERNEL_TESTS)'" ../hack/kernels ../bin/probes.test
 
 .PHONY: test-podman
 test-podman: ## A container of podman's is named by its cgroup and podman's own files

@@ -54,7 +54,7 @@ func (t *Taps) attachSocketTap(tap socketTap) ([]link.Link, error) {
 	if err := tap.probe(); err != nil {
 		return nil, err
 	}
-	if err := t.loadPrograms(tap.spec); err != nil {
+	if err := t.loadPrograms(tap.source(), tap.spec); err != nil {
 		return nil, err
 	}
 	return tap.attach(t.programs)

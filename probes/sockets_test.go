@@ -139,7 +139,7 @@ while s.recv(4096, socket.MSG_TRUNC): pass`},
 func (c *capture) of(s *content, dir flow.Dir) *content {
 	c.Helper()
 	var found content
-	for deadline := time.Now().Add(10 * time.Second); !found.closed && time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); !found.closed && time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		c.mu.Lock()
 		if o := c.streams[stream{s.conn, dir}]; o != nil {
 			found = *o

@@ -57,6 +57,7 @@ func raw(id, host string) string {
 
 // TestGnuTLS: the programs of Debian that are linked to it.
 func TestGnuTLS(t *testing.T) {
+	anyWay(t)
 	c := start(t, Config{})
 	server, ca := server(t, true)
 	at, _ := url.Parse(server)
@@ -160,6 +161,7 @@ func talk(t *testing.T, cmd *exec.Cmd, text, answer string) {
 // TestNSS: tstclnt, which connects to the first address of a name alone: -4, or it
 // fails on a localhost that is ::1 first. It sees no fault (-o) with the certificate.
 func TestNSS(t *testing.T) {
+	anyWay(t)
 	c := start(t, Config{})
 	server, _ := server(t, true)
 	at, _ := url.Parse(server)
@@ -174,10 +176,10 @@ func TestNSS(t *testing.T) {
 // TestEndOfAnswer: that an answer of no stated length has come to its end is told by the
 // end of the TLS stream, which every library has its own way to say.
 func TestEndOfAnswer(t *testing.T) {
+	anyWay(t)
 	c := start(t, Config{})
 	server, ca := server(t, true)
 	c.known(server, ca)
-	client := buildClient(t, "", "0")
 	c.tapped("libgnutls.so", flow.SourceGnuTLS, "gnutls-cli", "--version")
 	const script = `
 import http.client, ssl, sys, urllib.parse
@@ -190,21 +192,31 @@ print(k.getresponse().read().decode())
 		"curl":   {"curl", "--http1.1", "--silent", "--cacert", ca, "--data", "{}"},
 		"python": {"/usr/bin/python3", "-c", script, ca}, // by SSL_read_ex
 		"wget":   {"wget", "--quiet", "--output-document=-", "--ca-certificate=" + ca, "--post-data={}"},
-		"go":     {client},
+		"go":     {},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := &capture{t, c.store}
 			id := "until-close-" + name
 			to := server + "/v1/x?until-close&id="
 			if name == "go" { // a program that nobody had started before
+				if os.Getenv(kernelMatrix) != "" {
+					t.Skip("to build a program takes minutes in an emulated machine")
+				}
+				client := buildClient(t, "", "0")
+				args = []string{client}
 				c.tapped(filepath.Base(client), flow.SourceGoTLS, "env", "SSL_CERT_FILE="+ca, client, to+"first")
 			}
 			out := run(t, []string{"SSL_CERT_FILE=" + ca}, args[0], append(args[1:], to+id)...)
 			if strings.TrimSpace(out) != "answer to "+id {
 				t.Error(out)
 			}
-			if r := c.one(flow.Read, "answer to "+id); !r.ended || r.late {
-				t.Errorf("ended %v, late %v", r.ended, r.late)
+			r := c.one(flow.Read, "answer to "+id)
+			ended := r.ended
+			if !c.taps.cookies && r.source == flow.SourceOpenSSL {
+				ended = r.closed // with its session, before Linux 5.15, which check says
+			}
+			if !ended || r.late {
+				t.Errorf("ended %v, closed %v, late %v", r.ended, r.closed, r.late)
 			}
 		})
 	}
@@ -234,6 +246,7 @@ func TestForked(t *testing.T) {
 
 // TestBoringSSL: where its functions have names, they are OpenSSL's.
 func TestBoringSSL(t *testing.T) {
+	anyWay(t)
 	needRoot(t)
 	found, _ := filepath.Glob("/usr/lib/*/android/libssl.so.0")
 	if len(found) == 0 {

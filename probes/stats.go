@@ -1,6 +1,10 @@
 package probes
 
-import "github.com/tollwire/tollwire/flow"
+import (
+	"github.com/cilium/ebpf"
+
+	"github.com/tollwire/tollwire/flow"
+)
 
 // SourceStats counts the bytes of one tap. Seen is counted from the return values
 // of calls and apart from the rest, so that Seen = Submitted + Ignored + the sum of
@@ -13,6 +17,12 @@ type SourceStats struct {
 	Ignored   uint64 // bytes that nobody needs
 	Dropped   [flow.NumGapReasons]uint64
 	LostEnds  uint64 // ends of directions, connections and (SourceNone) processes that no ring had room for
+	// Missed is how often the kernel passed a place without running the tap's program
+	// there: another task was preempted inside of it on the same CPU (fentry on
+	// preemptible kernels, tracepoints since Linux 7.0), or more calls slept than a
+	// kretprobe has room for. What these calls moved is in no other number. Zero where
+	// the kernel does not count it: before Linux 5.12, of kretprobes before 6.7.
+	Missed uint64
 }
 
 // Stats is what the kernel side has counted since Start.
@@ -50,5 +60,33 @@ func (t *Taps) readStats() (s Stats) {
 			}
 		}
 	}
+	t.countMissed(&s)
 	return s
+}
+
+func (t *Taps) countMissed(s *Stats) {
+	count := func(source flow.Source, p *ebpf.Program) {
+		if n, err := p.Stats(); err == nil {
+			s.Sources[source].Missed += n.RecursionMisses
+		}
+	}
+	if t.core.ProcessExit != nil {
+		count(flow.SourceNone, t.core.ProcessExit)
+	}
+	for _, l := range t.loaded {
+		for _, p := range l.Programs {
+			count(l.source, p)
+		}
+	}
+	t.following.Lock()
+	defer t.following.Unlock()
+	for _, l := range t.socketLinks {
+		info, err := l.Info()
+		if err != nil || info.PerfEvent() == nil {
+			continue
+		}
+		if k := info.PerfEvent().Kprobe(); k != nil {
+			s.Sources[t.sockets].Missed += k.Missed
+		}
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"math/bits"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -84,14 +85,15 @@ type Taps struct {
 	rings   []*ebpf.Map
 	readers []*reader
 	// programs of the taps that the kernel accepted, by name
-	programs map[string]*ebpf.Program
-	refused  map[flow.Source]error // taps that it did not accept
-	loaded   []*ebpf.Collection
-	links    []link.Link
-	multi    bool        // uprobe_multi links
-	cookies  bool        // what a probe tells its program, since Linux 5.15
-	sockets  flow.Source // SourceNone: not seen
-	finder   *finder
+	programs    map[string]*ebpf.Program
+	refused     map[flow.Source]error // taps that it did not accept
+	loaded      []loaded
+	links       []link.Link
+	socketLinks []link.Link
+	multi       bool        // uprobe_multi links
+	cookies     bool        // what a probe tells its program, since Linux 5.15
+	sockets     flow.Source // SourceNone: not seen
+	finder      *finder
 
 	signatures signature.Set
 	following  sync.Mutex
@@ -130,6 +132,12 @@ func Start(ctx context.Context, cfg Config) (*Taps, error) {
 	}
 	context.AfterFunc(ctx, func() { t.Close() })
 	return t, nil
+}
+
+// loaded are the programs of one tap.
+type loaded struct {
+	source flow.Source
+	*ebpf.Collection
 }
 
 func newTaps(cfg Config) *Taps {
@@ -202,7 +210,7 @@ func (t *Taps) configure(everyHead bool) error {
 
 // loadTap loads one tap's programs, and notes why where the kernel refuses.
 func (t *Taps) loadTap(source flow.Source, read func() (*ebpf.CollectionSpec, error)) {
-	err := t.loadPrograms(read)
+	err := t.loadPrograms(source, read)
 	switch {
 	case errors.Is(err, errTooOld):
 		t.refused[source] = err
@@ -214,7 +222,7 @@ func (t *Taps) loadTap(source flow.Source, read func() (*ebpf.CollectionSpec, er
 }
 
 // loadPrograms loads programs on the maps of the core object.
-func (t *Taps) loadPrograms(read func() (*ebpf.CollectionSpec, error)) error {
+func (t *Taps) loadPrograms(source flow.Source, read func() (*ebpf.CollectionSpec, error)) error {
 	spec, err := read()
 	if err != nil {
 		return err
@@ -248,7 +256,7 @@ func (t *Taps) loadPrograms(read func() (*ebpf.CollectionSpec, error)) error {
 	if err != nil {
 		return err
 	}
-	t.loaded = append(t.loaded, c)
+	t.loaded = append(t.loaded, loaded{source, c})
 	for name, p := range c.Programs {
 		t.programs[name] = p
 	}
@@ -278,8 +286,19 @@ func (t *Taps) attachKernel() error {
 	} else {
 		t.links = append(t.links, l)
 	}
+	if err := t.readSockets(); err != nil {
+		return err
+	}
+	if len(t.programs) == 0 {
+		return errors.New("load taps: the kernel accepts none")
+	}
+	return nil
+}
+
+// readSockets attaches the way to the sockets that the configuration asks for.
+func (t *Taps) readSockets() error {
 	tap, links, err := t.attachSockets()
-	t.links = append(t.links, links...)
+	t.socketLinks = links
 	switch {
 	case tap != nil:
 		t.sockets = tap.source()
@@ -287,9 +306,6 @@ func (t *Taps) attachKernel() error {
 		return err
 	case err != nil:
 		t.log.Error("plaintext sockets are not seen", "err", err)
-	}
-	if len(t.programs) == 0 {
-		return errors.New("load taps: the kernel accepts none")
 	}
 	return nil
 }
@@ -341,10 +357,10 @@ func (t *Taps) Close() error {
 			t.err = t.finder.stop()
 		}
 		t.following.Lock()
-		for _, l := range append(t.links, t.joins...) {
+		for _, l := range slices.Concat(t.links, t.socketLinks, t.joins) {
 			t.err = errors.Join(t.err, l.Close())
 		}
-		t.links, t.joins, t.followed = nil, nil, true
+		t.links, t.socketLinks, t.joins, t.followed = nil, nil, nil, true
 		t.following.Unlock()
 		deadline := time.Now().Add(time.Second)
 		for _, r := range t.readers {
@@ -361,7 +377,7 @@ func (t *Taps) Close() error {
 
 func (t *Taps) free() error {
 	var errs []error
-	for _, l := range t.links {
+	for _, l := range slices.Concat(t.links, t.socketLinks) {
 		errs = append(errs, l.Close())
 	}
 	for _, r := range t.readers {
