@@ -1,5 +1,5 @@
 // Package bedrock decodes Amazon Bedrock's runtime: Converse and InvokeModel with
-// every vendor's bodies, whole or as AWS event-streams, and agents
+// every vendor's bodies, whole or as AWS event-streams, agents and guardrails
 // (https://docs.aws.amazon.com/bedrock/latest/APIReference/). Its OpenAI-shaped
 // endpoints are package openai's.
 package bedrock
@@ -70,6 +70,7 @@ func (*Vendor) Recognize(req *exchange.Request, _ *exchange.Facts) exchange.Conf
 	if !ok {
 		_, ok = agents(req.Path)
 	}
+	ok = ok || isGuardrail(req.Path)
 	if !ok || req.Method != "POST" {
 		return exchange.No
 	}
@@ -92,6 +93,10 @@ func (v *Vendor) Open(req *exchange.Request, facts *exchange.Facts, c *llm.Call)
 		d := &agent{base: b}
 		d.meter.Open(v.cfg, facts, c)
 		return d
+	}
+	if isGuardrail(req.Path) {
+		c.Operation = "apply_guardrail"
+		return &guardrail{base: b}
 	}
 	if t.converse {
 		d := &converse{base: b}

@@ -76,6 +76,15 @@ func TestConverse(t *testing.T) {
 	}
 }
 
+func TestGuardrail(t *testing.T) {
+	c, _ := decode(t, "https://bedrock-runtime.eu-west-3.amazonaws.com/guardrail/gr1/version/1/apply", `{"source":"INPUT","content":[{"text":{"text":"hi"}}]}`, jsonType,
+		`{"usage":{"topicPolicyUnits":1,"contentPolicyUnits":1},"action":"GUARDRAIL_INTERVENED","outputs":[{"text":"no"}],"assessments":[]}`)
+	if c.Provider != "aws.bedrock" || c.Operation != "apply_guardrail" || c.Region != "eu-west-3" || c.RequestModel != "" || !c.Usage.Empty() || c.Completeness != llm.Missing ||
+		!slices.Equal(c.FinishReasons, []string{"GUARDRAIL_INTERVENED"}) || !slices.Equal(c.Quality, []string{content.Filtered}) {
+		t.Errorf("%+v", c)
+	}
+}
+
 func TestConverseStream(t *testing.T) {
 	events := []string{
 		frame("messageStart", `{"role":"assistant"}`),

@@ -49,6 +49,10 @@ func (*Vendor) Recognize(req *exchange.Request, facts *exchange.Facts) exchange.
 	op := operation(req.Path)
 	home := strings.Contains(req.Host, "dashscope")
 	switch {
+	case isSocket(req) && home:
+		return exchange.Sure
+	case isSocket(req):
+		return exchange.Path
 	case req.Method != "POST" || op == "":
 		return exchange.No
 	case home || req.Header.Get("X-Dashscope-Sse") != "":
@@ -65,6 +69,9 @@ func (*Vendor) Recognize(req *exchange.Request, facts *exchange.Facts) exchange.
 
 // Open implements exchange.Vendor.
 func (v *Vendor) Open(req *exchange.Request, facts *exchange.Facts, c *llm.Call) exchange.Decoder {
+	if isSocket(req) {
+		return newTask(v, c)
+	}
 	c.Provider = "qwen"
 	c.Operation = operation(req.Path)
 	d := &decoder{v: v, c: c, facts: facts, sse: strings.EqualFold(req.Header.Get("X-Dashscope-Sse"), "enable")}

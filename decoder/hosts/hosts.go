@@ -56,6 +56,7 @@ var table = []Host{
 	{suffix: "api.minimax.io", Provider: "minimax"},
 	{suffix: "api.minimaxi.com", Provider: "minimax"},
 	{suffix: "qianfan.baidubce.com", Provider: "baidu"},
+	{suffix: "aip.baidubce.com", Provider: "baidu"},
 	{suffix: ".volces.com", Provider: "volcengine"},
 	{suffix: "api.writer.com", Provider: "writer", Chat: "/v1/chat"},
 	{suffix: "router.huggingface.co", Provider: "huggingface"},

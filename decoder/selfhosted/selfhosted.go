@@ -1,5 +1,5 @@
 // Package selfhosted decodes what the servers that people run themselves speak beside
-// OpenAI's formats: llama.cpp's completion and infill, SGLang's generate, Triton's
+// OpenAI's formats: llama.cpp's completion, infill and embedding, SGLang's generate, Triton's
 // generate extension, LM Studio's chat. They were built from the servers' sources and
 // documentation, not from recordings.
 package selfhosted
@@ -39,6 +39,7 @@ type api struct {
 
 var (
 	llamacpp = api{"llama_cpp", "text_completion", []string{"n_predict", "cache_prompt", "id_slot", "n_probs", "samplers", "n_keep"}}
+	embed    = api{"llama_cpp", "embeddings", nil}
 	infill   = api{"llama_cpp", "text_completion", []string{"input_prefix", "input_suffix"}}
 	sglang   = api{"sglang", "text_completion", []string{"sampling_params", "input_ids"}}
 	triton   = api{"triton", "text_completion", []string{"text_input"}}
@@ -60,6 +61,8 @@ func find(path string) (a *api, model string) {
 	switch {
 	case strings.HasSuffix(path, "/completion"):
 		return &llamacpp, ""
+	case strings.HasSuffix(path, "/embedding"):
+		return &embed, ""
 	case strings.HasSuffix(path, "/infill"):
 		return &infill, ""
 	case strings.HasSuffix(path, "/api/v1/chat"):
@@ -81,6 +84,10 @@ func (*Vendor) Recognize(req *exchange.Request, facts *exchange.Facts) exchange.
 	case req.Path == "/completion" && facts.Keys["prompt"] && facts.Model == "":
 		return exchange.Weak // behind a prefix it may be any web application's
 	case a == &lmstudio && facts.Model == "":
+		return exchange.No
+	case a == &embed && req.Path == "/embedding" && facts.Keys["content"]:
+		return exchange.Weak // any service may have such a path, and the key says little
+	case a == &embed:
 		return exchange.No
 	}
 	for _, key := range a.needs {

@@ -30,6 +30,10 @@ var vectors = []struct {
 		map[string]float64{"input": 10, "output": 8}, llm.Exact, func(c *llm.Call, n answertest.Contents) bool { return n.Visible == 1 && c.Stream }},
 	{"llama.cpp, given up", "http://localhost:8080/completion", `{"prompt":"hi","stream":true}`, "text/event-stream", "data: {\"content\":\"a\",\"stop\":false,\"tokens_predicted\":1}\n\n",
 		map[string]float64{"output": 1}, llm.Estimated, func(*llm.Call, answertest.Contents) bool { return true }},
+	{"llama.cpp's embedding", "http://localhost:8080/embedding", `{"content":"hi"}`, "application/json", `[{"index":0,"embedding":[[0.1,-2e-3]]}]`,
+		nil, llm.Missing, func(c *llm.Call, _ answertest.Contents) bool {
+			return c.Operation == "embeddings" && c.Provider == "llama_cpp"
+		}},
 	{"SGLang", "http://localhost:30000/generate", `{"text":"hi","sampling_params":{},"stream":true}`, "text/event-stream",
 		"data: {\"text\":\"a\",\"meta_info\":{\"id\":\"i\",\"prompt_tokens\":10,\"completion_tokens\":1,\"finish_reason\":null}}\n\n" +
 			"data: {\"text\":\"ab\",\"meta_info\":{\"id\":\"i\",\"prompt_tokens\":10,\"cached_tokens\":3,\"completion_tokens\":2,\"finish_reason\":{\"type\":\"stop\",\"matched\":1}}}\n\ndata: [DONE]\n\n",
@@ -64,6 +68,8 @@ func TestRecognize(t *testing.T) {
 		{"/api/generate", exchange.Facts{}, exchange.No},
 		{"/generate", exchange.Facts{Known: true, Keys: map[string]bool{"inputs": true}}, exchange.No},
 		{"/completion", exchange.Facts{Known: true, Keys: map[string]bool{"prompt": true}}, exchange.Weak},
+		{"/embedding", exchange.Facts{Known: true, Keys: map[string]bool{"content": true}}, exchange.Weak},
+		{"/app/embedding", exchange.Facts{Known: true, Keys: map[string]bool{"content": true}}, exchange.No},
 		{"/v1/completions", exchange.Facts{}, exchange.No},
 		{"/v2/models/x/infer", exchange.Facts{}, exchange.No},
 		{"/api/v1/chat", exchange.Facts{Known: true, Keys: map[string]bool{"input": true}}, exchange.No},

@@ -4,6 +4,7 @@ package vendors
 import (
 	"github.com/tollwire/tollwire/decoder/alephalpha"
 	"github.com/tollwire/tollwire/decoder/anthropic"
+	"github.com/tollwire/tollwire/decoder/baidu"
 	"github.com/tollwire/tollwire/decoder/bedrock"
 	"github.com/tollwire/tollwire/decoder/cohere"
 	"github.com/tollwire/tollwire/decoder/content"
@@ -31,6 +32,7 @@ func All(cfg content.Config) []exchange.Vendor {
 		ollama.New(cfg),
 		watsonx.New(cfg),
 		dashscope.New(cfg),
+		baidu.New(cfg),
 		replicate.New(cfg),
 		alephalpha.New(cfg),
 		rerank.New(),

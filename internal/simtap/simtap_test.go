@@ -66,12 +66,14 @@ var apis = []struct{ name, host, path, body, header string }{
 	{"Ollama, generate", "localhost:11434", "/api/generate", `{"model":"llama3","stream":%v,"prompt":"hi"}`, ""},
 	{"Ollama, embed", "localhost:11434", "/api/embed", `{"model":"nomic-embed-text","input":"hi"}`, ""},
 	{"DashScope", "dashscope-intl.aliyuncs.com", "/api/v1/services/aigc/text-generation/generation", `{"model":"qwen-plus","input":{"messages":[]},"parameters":{}}`, "X-DashScope-SSE: enable"},
+	{"Baidu", "aip.baidubce.com", "/rpc/2.0/ai_custom/v1/wenxinworkshop/chat/ernie-4.0-8k", `{"stream":%v,"messages":[]}`, ""},
 	{"watsonx", "us-south.ml.cloud.ibm.com", "/ml/v1/text/|chat|chat_stream?version=2026-01-01", `{"model_id":"ibm/granite-3-8b","messages":[]}`, ""},
 	{"watsonx, generation", "us-south.ml.cloud.ibm.com", "/ml/v1/text/|generation|generation_stream?version=2026-01-01", `{"model_id":"ibm/granite-3-8b","input":"hi"}`, ""},
 	{"Replicate, waiting", "api.replicate.com", "/v1/models/meta/llama-3/predictions", `{"input":{"prompt":"hi"}}`, "=Prefer: wait"},
 	{"Aleph Alpha", "api.aleph-alpha.com", "/complete", `{"model":"luminous-base","stream":%v,"prompt":"hi","maximum_tokens":9}`, ""},
 	{"TGI", "localhost:8080", "/|generate|generate_stream", `{"inputs":"hi","parameters":{}}`, ""},
 	{"llama.cpp", "localhost:8080", "/completion", `{"prompt":"hi","n_predict":9,"stream":%v}`, ""},
+	{"llama.cpp, embedding", "localhost:8080", "/embedding", `{"content":"hi"}`, ""},
 	{"SGLang", "localhost:30000", "/generate", `{"text":"hi","sampling_params":{},"stream":%v}`, ""},
 	{"Triton", "localhost:8000", "/v2/models/ensemble/|generate|generate_stream", `{"text_input":"hi"}`, ""},
 	{"LM Studio", "localhost:1234", "/api/v1/chat", `{"model":"qwen","input":"hi","stream":%v}`, ""},
@@ -286,6 +288,9 @@ func TestSockets(t *testing.T) {
 		update = `{"type":"session.update","session":{"type":"realtime","output_modalities":["audio"],"audio":{"input":{"transcription":{"model":"whisper-1"}}}}}`
 		sound  = `{"type":"input_audio_buffer.append","audio":"AAAAAAAAAAAAAAAA"}`
 		commit = `{"type":"input_audio_buffer.commit"}`
+		run    = `{"header":{"action":"run-task","task_id":"t1","streaming":"duplex"},"payload":{"task_group":"audio","task":"tts","model":"cosyvoice-v2","input":{}}}`
+		text   = `{"header":{"action":"continue-task","task_id":"t1"},"payload":{"input":{"text":"naïve"}}}`
+		finish = `{"header":{"action":"finish-task","task_id":"t1"},"payload":{"input":{}}}`
 		asks   = `{"type":"response.create","model":"gpt-5","input":"hi","store":false}`
 	)
 	for _, tt := range []struct {
@@ -299,6 +304,7 @@ func TestSockets(t *testing.T) {
 		{"Responses", "api.openai.com", "/v1/responses", []string{asks, asks}, 2},
 		{"Live", "generativelanguage.googleapis.com", "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent",
 			[]string{`{"setup":{"model":"models/gemini-live-2.5-flash"}}`, `{"clientContent":{"turns":[],"turnComplete":true}}`, `{"clientContent":{"turns":[],"turnComplete":true}}`}, 2},
+		{"DashScope", "dashscope.aliyuncs.com", "/api-ws/v1/inference", []string{run, text, text, finish, strings.Replace(run, "t1", "t2", 1), text, finish}, 2},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s, tap := serve(t, "input=9;cached=4;tokens=5")
@@ -314,12 +320,12 @@ func TestSockets(t *testing.T) {
 				if err := wsutil.WriteClientText(conn, []byte(m)); err != nil {
 					t.Fatal(err)
 				}
-				for m == create || m == asks || strings.HasPrefix(m, `{"clientContent`) { // to the answer's end
+				for m == create || m == asks || m == finish || strings.HasPrefix(m, `{"clientContent`) { // to the answer's end
 					b, err := wsutil.ReadServerText(conn)
 					if err != nil {
 						t.Fatal(err)
 					}
-					if bytes.Contains(b, []byte(`"type":"response.done"`)) || bytes.Contains(b, []byte(`"type":"response.completed"`)) || bytes.Contains(b, []byte("turnComplete")) {
+					if bytes.Contains(b, []byte(`"type":"response.done"`)) || bytes.Contains(b, []byte(`"type":"response.completed"`)) || bytes.Contains(b, []byte("turnComplete")) || bytes.Contains(b, []byte("task-finished")) {
 						break
 					}
 				}

@@ -39,6 +39,20 @@ var llamacpp = &vendor{
 	},
 }
 
+// llamaEmbedding is llama.cpp's own POST /embedding, which states no usage and no model.
+var llamaEmbedding = &vendor{
+	provider: "llama_cpp", operation: "embeddings",
+	respond: func(c *call) (*answer, error) {
+		c.entry.Served = ""
+		var u llm.Usage
+		u.Set(llm.Input, float64(c.plan.Input))
+		c.entry.Generated = classes(&u)
+		return &answer{header: http.Header{}, noUsage: true,
+			unary: compact([]any{object{"index": 0, "embedding": []any{[]float64{0.25, -0.5}}}})}, nil
+	},
+	refusal: plainRefusal,
+}
+
 // generate is the path that SGLang and Text Generation Inference share.
 var generate = &vendor{
 	operation: "text_completion",

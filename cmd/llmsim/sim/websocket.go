@@ -190,6 +190,7 @@ var socketRoutes = []struct {
 	{ends("/realtime"), realtime},
 	{ends("/responses"), responsesSocket},
 	{ends("BidiGenerateContent"), geminiLive},
+	{ends("/api-ws/v1/inference"), dashscopeTasks},
 }
 
 // serveSocket speaks d on r's connection until either side closes. Each call to
