@@ -34,12 +34,45 @@ var codings = map[string]func(w io.Writer) io.WriteCloser{
 	"zstd": func(w io.Writer) io.WriteCloser { z, _ := zstd.NewWriter(w); return z },
 }
 
-// TestReframed sends responses in chunks of random sizes, in each coding, and the
-// bytes of both directions in records of random sizes: the calls stay the same.
+// framings are the ways to send an exchange, by name: the bytes of both directions, of
+// an answer that ends, as if in order, after n bytes of its content as it is coded.
+var framings = func() map[string]func(t *testing.T, rnd *rand.Rand, c Case, n int) frames {
+	all := map[string]func(t *testing.T, rnd *rand.Rand, c Case, n int) frames{"HTTP/2": http2Frames}
+	for coding, compress := range codings {
+		all[coding] = func(t *testing.T, rnd *rand.Rand, c Case, n int) frames {
+			return chunkedFrames(t, rnd, c, coding, compress, n)
+		}
+	}
+	return all
+}()
+
+// frames are the bytes of the two directions of a connection.
+type frames struct{ client, server []byte }
+
+// decode returns the call of which n bytes of the answer have crossed.
+func (f frames) decode(v []exchange.Vendor, rnd *rand.Rand, n int) (call *llm.Call) {
+	d := decoder.New(decoder.Config{Vendors: v, Call: func(c *llm.Call) { call = c }})
+	defer d.Close()
+	w := wire{d: d, conn: flow.Conn{Proc: flow.Proc{PID: 1, Start: 1}, Key: 1, Gen: 1}}
+	for dir, b := range [][]byte{f.client, f.server[:n]} {
+		for len(b) > 0 {
+			m := min(len(b), 1+rnd.IntN(2000))
+			w.push(flow.Dir(dir), b[:m])
+			b = b[m:]
+		}
+	}
+	w.close()
+	return call
+}
+
+// TestReframed sends responses in chunks of random sizes, in each coding, and over
+// HTTP/2, and the bytes of both directions in records of random sizes: the calls stay
+// the same. Cut at random bytes, by either ending, none is exact and wrong.
 func TestReframed(t *testing.T) {
+	const whole = 1 << 40
 	v := vendors.All(content.Config{})
 	rnd := rand.New(rand.NewPCG(3, 4))
-	entries := 0
+	entries, cuts, exact := 0, 0, 0
 	err := Load(corpora(t), func(c Case) error {
 		if !*all && rnd.IntN(12) != 0 {
 			return nil
@@ -49,19 +82,32 @@ func TestReframed(t *testing.T) {
 		if err != nil || want == nil {
 			return err
 		}
-		if got := reframed2(t, rnd, v, c); got == nil {
-			t.Errorf("%s over HTTP/2: no call", c.Want.ID)
-		} else if a, b := essence(got), essence(want); !reflect.DeepEqual(a, b) {
-			t.Errorf("%s over HTTP/2:\n%+v\nwant\n%+v", c.Want.ID, a, b)
-		}
-		for coding, compress := range codings {
-			got := reframed(t, rnd, v, c, coding, compress)
+		for name, frame := range framings {
+			f := frame(t, rnd, c, whole)
+			got := f.decode(v, rnd, len(f.server))
 			if got == nil {
-				t.Errorf("%s in %q: no call", c.Want.ID, coding)
+				t.Errorf("%s by %q: no call", c.Want.ID, name)
 				continue
 			}
 			if a, b := essence(got), essence(want); !reflect.DeepEqual(a, b) {
-				t.Errorf("%s in %q:\n%+v\nwant\n%+v", c.Want.ID, coding, a, b)
+				t.Errorf("%s by %q:\n%+v\nwant\n%+v", c.Want.ID, name, a, b)
+			}
+			for range 6 {
+				n := rnd.IntN(len(f.server))
+				if rnd.IntN(2) == 0 {
+					n = len(f.server) - 1 - rnd.IntN(min(len(f.server), 200))
+				}
+				short := frame(t, rnd, c, rnd.IntN(1+len(c.Entry.Response.Body)))
+				for how, got := range map[Ending]*llm.Call{Broken: f.decode(v, rnd, n), Ended: short.decode(v, rnd, len(short.server))} {
+					cuts++
+					if got == nil || got.Completeness != llm.Exact {
+						continue
+					}
+					exact++
+					if got.Usage != want.Usage || want.Completeness != llm.Exact {
+						t.Errorf("%s by %q, %v: %s; the whole %s", c.Want.ID, name, how, numbers(got), numbers(want))
+					}
+				}
 			}
 		}
 		return nil
@@ -69,7 +115,7 @@ func TestReframed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%d entries in %d codings and over HTTP/2", entries, len(codings))
+	t.Logf("%d entries in %d framings, %d cuts, %d still exact", entries, len(framings), cuts, exact)
 }
 
 // essence is a call without what the framing decides: sizes and clocks.
@@ -79,7 +125,7 @@ func essence(c *llm.Call) llm.Call {
 	return e
 }
 
-func reframed(t *testing.T, rnd *rand.Rand, v []exchange.Vendor, c Case, coding string, compress func(io.Writer) io.WriteCloser) (call *llm.Call) {
+func chunkedFrames(t *testing.T, rnd *rand.Rand, c Case, coding string, compress func(io.Writer) io.WriteCloser, n int) frames {
 	t.Helper()
 	var request bytes.Buffer
 	pieces, err := c.Entry.RequestWire()
@@ -113,25 +159,19 @@ func reframed(t *testing.T, rnd *rand.Rand, v []exchange.Vendor, c Case, coding 
 		fmt.Fprintf(&response, "Content-Encoding: %s\r\n", coding)
 	}
 	response.WriteString("\r\n")
+	body = body[:min(n, len(body))]
 	for len(body) > 0 {
 		n := min(len(body), 1+rnd.IntN(700))
 		fmt.Fprintf(&response, "%x\r\n%s\r\n", n, body[:n])
 		body = body[n:]
 	}
 	response.WriteString("0\r\n\r\n")
-
-	d := decoder.New(decoder.Config{Vendors: v, Call: func(c *llm.Call) { call = c }})
-	defer d.Close()
-	conn := flow.Conn{Proc: flow.Proc{PID: 1, Start: 1}, Key: 1, Gen: 1}
-	push(d, rnd, conn, flow.Write, request.Bytes())
-	push(d, rnd, conn, flow.Read, response.Bytes())
-	d.Push(&flow.Data{Kind: flow.KindClose, Conn: conn, Source: flow.SourceReplay})
-	return call
+	return frames{request.Bytes(), response.Bytes()}
 }
 
-// reframed2 sends the exchange as one stream of an HTTP/2 connection, its DATA in
+// http2Frames sends the exchange as one stream of an HTTP/2 connection, its DATA in
 // frames of random sizes, some of them padded.
-func reframed2(t *testing.T, rnd *rand.Rand, v []exchange.Vendor, c Case) (call *llm.Call) {
+func http2Frames(t *testing.T, rnd *rand.Rand, c Case, n int) frames {
 	t.Helper()
 	u, err := url.Parse(c.Entry.Request.URL)
 	if err != nil {
@@ -170,21 +210,7 @@ func reframed2(t *testing.T, rnd *rand.Rand, v []exchange.Vendor, c Case) (call 
 	}
 	q, a := &c.Entry.Request, &c.Entry.Response
 	write(&client, q.Header, q.Body, ":method", q.Method, ":scheme", "https", ":authority", u.Host, ":path", u.RequestURI())
-	write(&server, a.Header, a.Body, ":status", strconv.Itoa(a.Status))
+	write(&server, a.Header, a.Body[:min(n, len(a.Body))], ":status", strconv.Itoa(a.Status))
 
-	d := decoder.New(decoder.Config{Vendors: v, Call: func(c *llm.Call) { call = c }})
-	defer d.Close()
-	conn := flow.Conn{Proc: flow.Proc{PID: 1, Start: 1}, Key: 1, Gen: 1}
-	push(d, rnd, conn, flow.Write, client.Bytes())
-	push(d, rnd, conn, flow.Read, server.Bytes())
-	d.Push(&flow.Data{Kind: flow.KindClose, Conn: conn, Source: flow.SourceReplay})
-	return call
-}
-
-func push(d *decoder.Decoder, rnd *rand.Rand, conn flow.Conn, dir flow.Dir, b []byte) {
-	for pos := uint64(0); len(b) > 0; {
-		n := min(len(b), 1+rnd.IntN(2000))
-		d.Push(&flow.Data{Kind: flow.KindData, Conn: conn, Source: flow.SourceReplay, Dir: dir, Pos: pos, Payload: b[:n]})
-		pos, b = pos+uint64(n), b[n:]
-	}
+	return frames{client.Bytes(), server.Bytes()}
 }
