@@ -422,15 +422,15 @@ func attempt(s string) int {
 
 const maxRateLimits = 32
 
-// limits begin the names of the fields that tell of rate limits: OpenAI's and most
-// others', Anthropic's, Mistral's, the IETF draft's, and what follows a refusal.
-var limits = []string{"x-ratelimit-", "anthropic-ratelimit-", "ratelimitbysize-", "ratelimit", "retry-after", "x-should-retry"}
+// limits begin the names of the fields that tell of rate limits, as http.Header spells
+// them: OpenAI's and most others', Anthropic's, Mistral's and the IETF draft's, and what
+// follows a refusal.
+var limits = []string{"X-Ratelimit-", "Anthropic-Ratelimit-", "Ratelimit", "Retry-After", "X-Should-Retry"}
 
 // rateLimits keeps what the provider says of its limits.
 func rateLimits(h http.Header) map[string]string {
 	var out map[string]string
 	for name, v := range h {
-		name = strings.ToLower(name)
 		of := func(prefix string) bool { return strings.HasPrefix(name, prefix) }
 		if !slices.ContainsFunc(limits, of) || len(v) == 0 || len(out) == maxRateLimits {
 			continue
@@ -438,7 +438,7 @@ func rateLimits(h http.Header) map[string]string {
 		if out == nil {
 			out = make(map[string]string)
 		}
-		out[bounded(name)] = bounded(v[0])
+		out[bounded(strings.ToLower(name))] = bounded(v[0])
 	}
 	return out
 }

@@ -244,10 +244,18 @@ func (r *Reader) field() (field, error) {
 				continue
 			}
 		}
-		if n == 0 && len(w) >= 5 && string(w[:5]) == "data:" { // the usual case
-			r.b.Discard(5)
-			r.space = true
-			return fieldData, nil
+		if n == 0 && len(w) >= 6 { // the usual cases
+			switch {
+			case string(w[:5]) == "data:":
+				r.b.Discard(5)
+				r.space = true
+				return fieldData, nil
+			case string(w[:6]) == "event:":
+				r.b.Discard(6)
+				r.space = true
+				r.name = r.name[:0]
+				return fieldOther, r.rest(&r.name)
+			}
 		}
 		switch c := w[0]; {
 		case c == '\n' || c == '\r':
