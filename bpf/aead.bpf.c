@@ -542,9 +542,9 @@ int aead_multiply_ring(struct pt_regs *ctx)
 		return 0;
 	if (!r || r->source != SOURCE_AEAD_RING || r->stage != STAGE_BYTES)
 		return 0;
-	if (!(r->total % 16) || r->hashed)
+	if (!(r->total % 16) || r->tail)
 		return record_done(r, 0);
-	r->hashed = r->out;
+	r->tail = 1;
 	return 0;
 }
 

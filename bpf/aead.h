@@ -60,6 +60,7 @@ struct record {
 	__u8 tls13;
 	__u8 type; // as its header says
 	__u8 chacha;
+	__u8 tail; // what is behind the last whole block was authenticated
 	struct plain plain; // what was opened; the stack has no room for it
 };
 

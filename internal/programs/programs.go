@@ -171,7 +171,10 @@ var addonScript []byte
 // Idle is the program doing something that makes no call and soon ends: what maps its
 // file for the first time.
 func (in *Installed) Idle(ctx context.Context) *exec.Cmd {
-	if in.Name == "baml" {
+	switch in.Name {
+	case "rust":
+		return exec.CommandContext(ctx, "sh", "-c", `"$0" || true`, in.Path) // it asks for arguments
+	case "baml":
 		return exec.CommandContext(ctx, "node", "-e", "require(process.argv[1])", in.Path)
 	}
 	return exec.CommandContext(ctx, in.Path, "--version")
@@ -195,6 +198,9 @@ func (in *Installed) Call(ctx context.Context, home, url, ca string, prompt int)
 			env = append(env, "DENO_CERT="+ca, "DENO_NO_UPDATE_CHECK=1")
 		}
 		cmd = exec.CommandContext(ctx, in.Path, args...)
+	case "rust":
+		url = strings.Replace(url, "127.0.0.1", "localhost", 1) // rustls 0.20 knows no addresses
+		cmd = exec.CommandContext(ctx, in.Path, url, ca, fmt.Sprint(prompt))
 	case "baml":
 		file := filepath.Join(home, "baml.cjs")
 		if err := os.WriteFile(file, addonScript, 0o644); err != nil {

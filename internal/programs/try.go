@@ -27,7 +27,10 @@ type Outcome struct {
 	Calls   int      // made
 	Exact   int      // that have one record each that says what the simulator served
 	Ciphers []string // that were used
-	Wrong   []string // in words
+	// Late is how far the first content of each answer, as the agent gives it, is from
+	// the moment the simulator wrote it.
+	Late  ledgercheck.Errors
+	Wrong []string // in words
 }
 
 // Try has the program make n calls at once, each in a process of its own, to the
@@ -162,6 +165,11 @@ func (in *Installed) compare(out *Outcome, served []*sim.Entry, records []*ledge
 		}
 		if len(wrong) == 0 {
 			out.Exact++
+		}
+		if contents := p.Entry.Contents(); p.Record.FirstContent != nil && len(contents) > 0 {
+			sent := p.Entry.Started.Add(time.Duration(contents[0] - p.Entry.FirstByte))
+			read := p.Record.Time.Add(time.Duration(*p.Record.FirstContent * 1e9))
+			out.Late.Add(read.Sub(sent), 0)
 		}
 		for _, w := range wrong {
 			out.Wrong = append(out.Wrong, p.Entry.ID+": "+w)

@@ -23,7 +23,8 @@ type Errors struct {
 	rel []float64
 }
 
-func (e *Errors) add(got, want time.Duration) {
+// Add notes one difference.
+func (e *Errors) Add(got, want time.Duration) {
 	d := (got - want).Abs()
 	e.abs = append(e.abs, d)
 	e.rel = append(e.rel, float64(d)/float64(max(want, 1)))
@@ -71,7 +72,7 @@ func (t *Timing) Against(calls []clients.CallResult, records []*Record) {
 		}
 		compare := func(e *Errors, got *float64, want int64) {
 			if got != nil {
-				e.add(time.Duration(*got*float64(time.Second)), time.Duration(want))
+				e.Add(time.Duration(*got*float64(time.Second)), time.Duration(want))
 			}
 		}
 		compare(&t.Duration, r.Duration, c.End-c.Begin)
