@@ -1,16 +1,21 @@
 package dashscope
 
 import (
+	"bytes"
+	"io"
 	"maps"
 	"net/http"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/tollwire/tollwire/decoder/answer/answertest"
 	"github.com/tollwire/tollwire/decoder/content"
 	"github.com/tollwire/tollwire/decoder/exchange"
 	"github.com/tollwire/tollwire/llm"
 )
+
+var socket = &exchange.Request{Method: "GET", Host: "dashscope.aliyuncs.com", Path: "/api-ws/v1/inference/", Header: http.Header{"Upgrade": {"websocket"}}}
 
 // The messages follow https://help.aliyun.com/zh/model-studio/cosyvoice-websocket-api.
 func TestTasks(t *testing.T) {
@@ -41,13 +46,12 @@ func TestTasks(t *testing.T) {
 		{"failed", []string{run, `{"header":{"task_id":"t1","event":"task-failed","error_code":"InvalidParameter","error_message":"x"},"payload":{}}`}, map[string]float64{}, llm.Missing, 0,
 			func(c *llm.Call, done bool) bool { return done && c.InBandError && c.ErrorType == "InvalidParameter" }},
 	} {
-		req := &exchange.Request{Method: "GET", Host: "dashscope.aliyuncs.com", Path: "/api-ws/v1/inference/", Header: http.Header{"Upgrade": {"websocket"}}}
 		v := New(content.Config{NoEstimate: true})
-		if got := v.Recognize(req, new(exchange.Facts)); got != exchange.Sure {
+		if got := v.Recognize(socket, new(exchange.Facts)); got != exchange.Sure {
 			t.Fatal(got)
 		}
 		c := &llm.Call{Status: 101}
-		d, done, asked, visible := v.Open(req, new(exchange.Facts), c), false, 0, 0
+		d, done, asked, visible := v.Open(socket, new(exchange.Facts), c), false, 0, 0
 		for _, m := range x.messages {
 			data, ours := strings.CutPrefix(m, ">")
 			e := &exchange.Event{Data: strings.NewReader(data), FromClient: ours}
@@ -71,4 +75,31 @@ func TestTasks(t *testing.T) {
 			t.Errorf("%s: %v %+v, content %d, asked %d", x.name, got, c, visible, asked)
 		}
 	}
+}
+
+func FuzzTask(f *testing.F) {
+	f.Add([]byte(`{"header":{"action":"run-task","task_id":"t"},"payload":{"task":"asr","model":"m"}}`), []byte(`{"header":{"event":"task-finished"},"payload":{"output":{"sentence":{"text":"a"}},"usage":{"duration":2}}}`))
+	f.Add([]byte("sound"), []byte(`{"header":{"event":"task-failed","error_code":"x"}}`))
+	f.Fuzz(func(t *testing.T, ask, answer []byte) {
+		run := func(pieces func(io.Reader) io.Reader) (*llm.Call, bool) {
+			c := &llm.Call{Status: 101}
+			d := New(content.Config{NoEstimate: true}).Open(socket, &exchange.Facts{}, c)
+			d.Event(&exchange.Event{Data: pieces(bytes.NewReader(ask)), FromClient: true})
+			e := &exchange.Event{Data: pieces(bytes.NewReader(answer))}
+			err := d.Event(e)
+			if err == nil && !e.Done {
+				err = exchange.ErrCut
+			}
+			d.End(err)
+			return c, e.Done
+		}
+		a, done := run(func(r io.Reader) io.Reader { return r })
+		b, again := run(iotest.OneByteReader)
+		if a.Usage != b.Usage || a.Completeness != b.Completeness || a.ErrorType != b.ErrorType || done != again {
+			t.Fatalf("%+v, in pieces %+v", a, b)
+		}
+		if !done && a.Completeness == llm.Exact {
+			t.Fatalf("exact, and not done: %+v", a)
+		}
+	})
 }

@@ -115,6 +115,7 @@ func describe(r *account.Record) attributes {
 		a.seconds("tollwire.time_per_output_token", d, ok)
 		a.seconds("tollwire.gap_max", t.Gaps.Max(), t.FirstContent != 0 && t.Gaps.N() > 0)
 		a.int("tollwire.chunks", int64(t.Chunks))
+		a.int("tollwire.chunks_shared", int64(t.Shared))
 	}
 	a.string("mcp.method.name", c.MCP.Method)
 	a.string("gen_ai.tool.name", c.MCP.Tool)
