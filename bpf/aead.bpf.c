@@ -90,6 +90,24 @@ static __always_inline struct cipher_key cipher_key(const struct record *r, __u3
 	};
 }
 
+// The connection of a record's socket; NULL when its state cannot be kept.
+static __noinline struct conn *plain_conn(struct plain *p, const struct conn_key *key)
+{
+	struct wire_key at = {.sock = p->sock, .tgid = key->tgid};
+	struct wire *w = bpf_map_lookup_elem(&wires, &at);
+	struct conn *c = bpf_map_lookup_elem(&conns, key);
+
+	if (!w || (c && c->ino == w->ino))
+		return w ? c : NULL;
+	c = conn_new(key, !p->fresh);
+	if (!c)
+		return NULL;
+	c->ino = w->ino;
+	set_peer(c, (struct sock *)p->sock);
+	w->source = p->source;
+	return c;
+}
+
 // Adds bytes of plaintext to their connection. It is no static function, so that it is
 // verified once, not for each way to it.
 __noinline int deliver(struct plain *p)
@@ -98,7 +116,6 @@ __noinline int deliver(struct plain *p)
 
 	if (!p)
 		return 0;
-	struct wire_key at = {.sock = p->sock, .tgid = id >> 32};
 	struct xfer x = {
 		.key = {.key = p->sock, .tgid = id >> 32, .source = p->source},
 		.counters = counters_of(p->source),
@@ -110,7 +127,6 @@ __noinline int deliver(struct plain *p)
 		.dir = p->dir,
 		.kernel = p->kernel,
 	};
-	struct wire *w = bpf_map_lookup_elem(&wires, &at);
 
 	if (!x.counters)
 		return 0;
@@ -118,20 +134,10 @@ __noinline int deliver(struct plain *p)
 		__sync_fetch_and_add(&x.counters->calls, 1);
 		__sync_fetch_and_add(&x.counters->seen, p->n);
 	}
-	if (!w) {
+	x.conn = plain_conn(p, &x.key);
+	if (!x.conn) {
 		__sync_fetch_and_add(&x.counters->dropped[GAP_STATE], p->n);
 		return 0;
-	}
-	x.conn = bpf_map_lookup_elem(&conns, &x.key);
-	if (!x.conn || x.conn->ino != w->ino) {
-		x.conn = conn_new(&x.key, !p->fresh);
-		if (!x.conn) {
-			__sync_fetch_and_add(&x.counters->dropped[GAP_STATE], p->n);
-			return 0;
-		}
-		x.conn->ino = w->ino;
-		set_peer(x.conn, (struct sock *)p->sock);
-		w->source = p->source;
 	}
 	if (p->missing) {
 		ignore_held(&x);
@@ -367,7 +373,7 @@ __noinline int record_done(struct record *r, __u64 key_stream)
 
 // A record that is shorter than a block is done: its plaintext is in small, its
 // ciphertext begins with prefix.
-static __always_inline int small_done(struct record *r, __u32 tgid, __u64 prefix)
+static __noinline int small_done(struct record *r, __u32 tgid, __u64 prefix)
 {
 	__u32 n = r->total;
 	__u8 type = r->type;
