@@ -66,7 +66,8 @@ func buildClient(t *testing.T, goroot, cgo string, flags ...string) string {
 	}
 	client := filepath.Join(dir, strings.ReplaceAll(filepath.Base(t.Name()), "/", "-")+"-client")
 	command, env := "go", append(os.Environ(), "GOTOOLCHAIN=local", "GOWORK=off", "GOFLAGS=-buildvcs=false", "CGO_ENABLED="+cgo)
-	if goroot != "" {
+	if goroot != "" { // Go 1.19 does not build where its GOROOT lies in the module cache
+		env = append(env, "GOMODCACHE="+filepath.Join(dir, "modules"))
 		command, env = filepath.Join(goroot, "bin", "go"), append(env, "GOROOT="+goroot)
 	}
 	build := exec.Command(command, append(append([]string{"build", "-o", client}, flags...), ".")...)
