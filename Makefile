@@ -139,6 +139,15 @@ test-go: setup ## Programs built by every Go since 1.18: with symbols, stripped,
 test-render: ## Kustomize and Helm render the same manifests
 	cd deploy/render && go test -count=1 ./...
 
+.PHONY: image
+image: ## The agent's image for amd64 and arm64, made without a Docker engine
+	go run ./deploy/image -arch amd64,arm64 -tag ghcr.io/tollwire/tollwire:$(VERSION) -o bin/tollwire-$(VERSION).tar
+
+.PHONY: test-image
+test-image: ## The image's programs of amd64 and arm64 make the same records of all recorded calls (the other machine's under QEMU)
+	@$(AS_ROOT) hack/setup qemu
+	go test -count=1 -v -run '^TestPrograms$$' ./deploy/image -programs
+
 .PHONY: test-sdks
 test-sdks: setup ## Eleven npm SDKs and three Go SDKs call the simulator and are decoded (the first run downloads them)
 	go test -count=1 -timeout 30m ./internal/clients/sdks
