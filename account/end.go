@@ -126,15 +126,11 @@ func pairFit(c, v *end) fit {
 	return fit{2, off, c.seq, v.seq}
 }
 
-// mayPair compares client's call c, whose answer has not ended, with server end v.
+// mayPair compares client's call c, whose request is like that of server end v, and whose
+// answer has not ended, with it.
 func mayPair(c *llm.Call, v *end) bool {
-	switch {
-	case c.Path != v.path, c.Times.Start > v.start, c.Conn == v.conn, differ(c.ResponseID, v.id):
-		return false
-	case c.ResponseID != "" && c.ResponseID == v.id:
-		return true
-	}
-	return c.RequestBytes == v.sent && !differ(c.ServerAddress, v.host) && !differ(c.RequestModel, v.model)
+	return c.Times.Start <= v.start && c.Conn != v.conn && !differ(c.ResponseID, v.id) &&
+		!differ(c.ServerAddress, v.host) && !differ(c.RequestModel, v.model)
 }
 
 // differ reports whether both are known, and not the same.

@@ -34,11 +34,12 @@ type Config struct {
 	// most OwnerWait after the call's end.
 	Owner     func(*Record) attribution.Owner
 	OwnerWait time.Duration
-	// Open, when set, yields the calls of clients whose answer has not ended yet. A
-	// server's record that may be the other end of one is held for it, for at most
-	// OpenWait after its own end: on a busy machine a client may come to read its answer
-	// seconds after the server has written it. 0 means a minute.
-	Open     iter.Seq[*llm.Call]
+	// Open, when set, yields the calls with such a request, by its path and the size of
+	// its body, that clients have sent and whose answer has not ended yet. A server's
+	// record that may be the other end of one is held for it, for at most OpenWait after
+	// its own end: on a busy machine a client may come to read its answer seconds after
+	// the server has written it. 0 means a minute.
+	Open     func(path string, bytes int64) iter.Seq[*llm.Call]
 	OpenWait time.Duration
 }
 
@@ -161,7 +162,7 @@ func (s *Settler) open(e *end) bool {
 	if s.cfg.Open == nil || !e.server || e.start == 0 {
 		return false
 	}
-	for c := range s.cfg.Open {
+	for c := range s.cfg.Open(e.path, e.sent) {
 		if mayPair(c, e) {
 			return true
 		}

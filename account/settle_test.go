@@ -2,6 +2,7 @@ package account_test
 
 import (
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -409,6 +410,19 @@ func TestOwnerIsWaitedForInAChain(t *testing.T) {
 	}
 }
 
+// opened says of the calls in l which have such a request.
+func opened(l *[]*llm.Call) func(path string, bytes int64) iter.Seq[*llm.Call] {
+	return func(path string, bytes int64) iter.Seq[*llm.Call] {
+		return func(yield func(*llm.Call) bool) {
+			for _, c := range *l {
+				if c.Path == path && c.RequestBytes == bytes && !yield(c) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // A client may read its answer long after the server has written it: the server's end
 // is held while such a call is open.
 func TestServerWaitsForAnOpenClient(t *testing.T) {
@@ -431,13 +445,7 @@ func TestServerWaitsForAnOpenClient(t *testing.T) {
 			c.open(r)
 			open := []*llm.Call{r.Call}
 			var out []*account.Record
-			s := account.New(account.Config{Wait: time.Second, Open: func(yield func(*llm.Call) bool) {
-				for _, o := range open {
-					if !yield(o) {
-						return
-					}
-				}
-			}}, func(r *account.Record) { out = append(out, r) })
+			s := account.New(account.Config{Wait: time.Second, Open: opened(&open)}, func(r *account.Record) { out = append(out, r) })
 			s.Add(call("s", ms, 99*ms, server(9)))
 			for at := time.Duration(0); at < 2*time.Minute; at += 100 * ms {
 				if at == c.end && c.end > 0 {
@@ -479,13 +487,7 @@ func TestChainWaitsForAnOpenClient(t *testing.T) {
 	until(8500 * ms)
 	steps = append(steps, add(call("outermost", -ms, 8400*ms, server(1), conn(3), path("/v1/responses"), id("o"))))
 	until(11 * time.Second)
-	out, s := settled(account.Config{Wait: time.Second, Open: func(yield func(*llm.Call) bool) {
-		for _, c := range open {
-			if !yield(c) {
-				return
-			}
-		}
-	}}, steps...)
+	out, s := settled(account.Config{Wait: time.Second, Open: opened(&open)}, steps...)
 	if got := counted(out); !slices.Equal(got, []string{"out"}) || len(out) != 4 || s.Stats().Late != 0 {
 		t.Errorf("counted %v of %d, %+v", got, len(out), s.Stats())
 	}

@@ -35,6 +35,7 @@ type call struct {
 	dec                   exchange.Decoder
 	call                  *llm.Call
 	reqOut                exchange.Outcome
+	asked                 asked  // as Decoder.asking knows it
 	sized                 bool   // the response states its length
 	contentType, encoding string // the response's
 	clock                 clock
@@ -77,9 +78,6 @@ func (x *call) next() *call {
 func (x *call) open(vendor string, decode func(*llm.Call) exchange.Decoder) {
 	x.state, x.name = captured, vendor
 	x.call = x.newCall()
-	if x.call.Role == llm.RoleClient {
-		x.d.asking[x] = struct{}{}
-	}
 	x.safely(func() error {
 		x.dec = decode(x.call)
 		return nil
@@ -140,8 +138,8 @@ func (x *call) RequestEnd(o exchange.Outcome) {
 	}
 	x.reqOut = o
 	x.decide()
-	if x.state == captured {
-		x.call.RequestBytes = o.Bytes
+	if x.state == captured && x.call.Role == llm.RoleClient {
+		x.d.asking.add(x)
 	}
 }
 
@@ -186,7 +184,7 @@ func (x *call) End(o exchange.Outcome) {
 	}
 	x.decide()
 	x.over = true
-	delete(x.d.asking, x)
+	x.d.asking.remove(x)
 	if x.state != captured {
 		return
 	}

@@ -4,7 +4,6 @@ package decoder
 
 import (
 	"io"
-	"iter"
 	"log/slog"
 	"math"
 	"runtime/debug"
@@ -110,8 +109,8 @@ type Decoder struct {
 	lru   lru
 	// waiting are the connections that a clock may move on.
 	waiting  map[*conn]struct{}
-	asking   map[*call]struct{} // clients' calls that have not ended
-	now      flow.Time          // the latest seen
+	asking   asking
+	now      flow.Time // the latest seen
 	n        stream.Counters
 	pushed   uint64
 	ignored  uint64
@@ -131,7 +130,7 @@ func New(cfg Config) *Decoder {
 		http2:    http2.Config{MaxHead: cfg.MaxHead, MaxStreams: cfg.MaxStreams, MaxHeld: cfg.MaxHeld},
 		conns:    make(map[flow.Proc]map[flow.Conn]*conn),
 		waiting:  make(map[*conn]struct{}),
-		asking:   make(map[*call]struct{}),
+		asking:   make(asking),
 		failures: make(map[string]uint64),
 		names:    make(map[string]string),
 	}
@@ -204,18 +203,6 @@ func (d *Decoder) Stats() Stats {
 		}
 	}
 	return s
-}
-
-// Open yields the calls that clients have made and that have not ended. They are the
-// Decoder's, and only what is known of the request holds already.
-func (d *Decoder) Open() iter.Seq[*llm.Call] {
-	return func(yield func(*llm.Call) bool) {
-		for x := range d.asking {
-			if !yield(x.call) {
-				return
-			}
-		}
-	}
 }
 
 // open makes room for a connection and begins it.

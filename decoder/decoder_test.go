@@ -194,11 +194,14 @@ func TestOpen(t *testing.T) {
 		open := func(want bool) {
 			t.Helper()
 			n := 0
-			for c := range r.Open() {
+			for c := range r.Open("/echo", int64(len(askUnary))) {
 				n++
-				if c.Path != "/echo" || c.RequestBytes != int64(len(askUnary)) || c.Times.Start == 0 {
+				if c.Path != "/echo" || c.Conn != r.conn || c.Times.Start == 0 {
 					t.Errorf("%+v", c)
 				}
+			}
+			for range r.Open("/echo", 1) {
+				t.Error("a request of another size is open")
 			}
 			if (n == 1) != (want && client) {
 				t.Errorf("client %v: %d calls are open", client, n)

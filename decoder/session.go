@@ -134,7 +134,7 @@ func (c *conn) upgraded(r *stream.Reader, side http1.Side, t *http1.Tunnel) {
 	x := t.Exchange.(*call)
 	if t.Protocol != "websocket" || t.Response.Status != http.StatusSwitchingProtocols || x.state != captured {
 		x.state = ignored
-		delete(c.d.asking, x)
+		c.d.asking.remove(x)
 		c.notHTTP()
 		return
 	}

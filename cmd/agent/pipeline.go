@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"os"
 	"slices"
@@ -175,23 +176,25 @@ func (p *pipeline) enqueue(calls chan<- *llm.Call, c *llm.Call) {
 	}
 }
 
-// open yields the calls that clients have made and that have not ended, each while its
-// shard is locked.
-func (p *pipeline) open(yield func(*llm.Call) bool) {
-	p.mu.Lock()
-	decoders := slices.Clone(p.decoders)
-	p.mu.Unlock()
-	for _, s := range decoders {
-		if !s.open(yield) {
-			return
+// open yields the calls with such a request that have not ended at their client, each
+// while its shard is locked.
+func (p *pipeline) open(path string, bytes int64) iter.Seq[*llm.Call] {
+	return func(yield func(*llm.Call) bool) {
+		p.mu.Lock()
+		decoders := slices.Clone(p.decoders)
+		p.mu.Unlock()
+		for _, s := range decoders {
+			if !s.open(path, bytes, yield) {
+				return
+			}
 		}
 	}
 }
 
-func (s *shard) open(yield func(*llm.Call) bool) bool {
+func (s *shard) open(path string, bytes int64, yield func(*llm.Call) bool) bool {
 	s.Lock()
 	defer s.Unlock()
-	for c := range s.Open() {
+	for c := range s.Open(path, bytes) {
 		if !yield(c) {
 			return false
 		}

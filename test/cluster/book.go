@@ -165,11 +165,15 @@ func (v *verdict) metrics(w io.Writer, d *daemonset, now trial.Samples, want map
 	for reason, n := range d.dropped(now) {
 		v.problem("%.0f bytes were dropped: %s", n, reason)
 	}
-	for _, kind := range []string{"unreachable", "forbidden"} {
-		if d.sum(now, "tollwire_kubernetes_failures_total", "kind", kind) == 0 {
-			v.problem("/metrics counts no request that found the API server %s", kind)
+	fmt.Fprint(w, "requests that the API server did not answer:")
+	for _, kind := range []string{"unreachable", "forbidden", "expired", "timeout", "other"} {
+		n := d.sum(now, "tollwire_kubernetes_failures_total", "kind", kind)
+		fmt.Fprintf(w, " %.0f %s", n, kind)
+		if n == 0 && (kind == "unreachable" || kind == "forbidden") {
+			v.problem("/metrics counts no %s API server", kind)
 		}
 	}
+	fmt.Fprintln(w)
 }
 
 func (v *verdict) equal(whose string, want *sum, calls float64, tokens func(class string) float64, usd float64) {
