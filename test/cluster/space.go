@@ -30,18 +30,34 @@ import (
 // inside, each is an empty one.
 var shadowed = []string{"/run", "/var/log", "/var/lib/cni", "/var/lib/kubelet"}
 
-// makeFolders makes those that are missing, and returns them.
-func makeFolders() (made []string, err error) {
+// made is the list, in the run's folder, of those that this machine did not have.
+const made = "made"
+
+// makeFolders makes those that are missing.
+func makeFolders(dir string) error {
+	list, err := os.Create(filepath.Join(dir, made))
+	if err != nil {
+		return err
+	}
+	defer list.Close()
 	for _, folder := range shadowed {
 		if _, err := os.Stat(folder); err == nil {
 			continue
 		}
+		fmt.Fprintln(list, folder)
 		if err := os.Mkdir(folder, 0o755); err != nil {
-			return made, err
+			return err
 		}
-		made = append(made, folder)
 	}
-	return made, nil
+	return nil
+}
+
+// removeFolders removes those that a run has made, unless something is in them now.
+func removeFolders(dir string) {
+	list, _ := os.ReadFile(filepath.Join(dir, made))
+	for folder := range strings.FieldsSeq(string(list)) {
+		os.Remove(folder)
+	}
 }
 
 // inside says that this process is the inner one, and which folder is its run's.
@@ -68,7 +84,7 @@ func contain(o options) (code int, err error) {
 		return 1, err
 	}
 	defer lock.Close()
-	made, err := makeFolders()
+	err = makeFolders(dir)
 	if err == nil {
 		err = makeCgroups(dir)
 	}
@@ -76,9 +92,7 @@ func contain(o options) (code int, err error) {
 		code, err = enter(dir)
 	}
 	err = errors.Join(err, sweep(dir), removeCgroups(dir))
-	for _, folder := range made {
-		os.Remove(folder)
-	}
+	removeFolders(dir)
 	if o.keep {
 		kept := strings.Replace(dir, runPrefix, "tollwire-kept-", 1)
 		fmt.Fprintln(os.Stderr, "cluster: kept", kept)
@@ -135,7 +149,9 @@ func sweepKilled() error {
 		if cerr != nil {
 			continue
 		}
-		err = errors.Join(err, sweep(dir), removeCgroups(dir), os.RemoveAll(dir), f.Close())
+		err = errors.Join(err, sweep(dir), removeCgroups(dir))
+		removeFolders(dir)
+		err = errors.Join(err, os.RemoveAll(dir), f.Close())
 	}
 	return err
 }
