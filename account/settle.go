@@ -17,6 +17,10 @@ type Config struct {
 	// Wait is how long after its end a call is held for the other records of it. 0
 	// holds nothing: every record stands alone and goes out as it comes (a recording).
 	Wait time.Duration
+	// ServerWait is how long after its end a server's call is held while its client's is
+	// not there: two readers of the rings may be as far apart on a busy machine. A client's
+	// call does not wait for its server's, which is none of its own. 0 means Wait.
+	ServerWait time.Duration
 	// MaxWait bounds how long a record is held because others of its chain came
 	// later. 0 means five times Wait.
 	MaxWait time.Duration
@@ -149,7 +153,8 @@ func (s *Settler) ready(e *end) bool {
 	was := e.awaited
 	e.awaited = e.server && s.pair(e) == nil && s.open(e)
 	// A call that was open a moment ago is on its way here.
-	apart := (e.awaited || was && e.partner == nil) && s.now < e.stop+flow.Time(s.cfg.OpenWait)
+	apart := (e.awaited || was && e.partner == nil) && s.now < e.stop+flow.Time(s.cfg.OpenWait) ||
+		e.server && e.partner == nil && s.now < e.stop+flow.Time(s.cfg.ServerWait)
 	if e.held = unowned || apart; e.held {
 		e.due = s.now + flow.Time(s.cfg.Wait)
 		e.limit = e.due + flow.Time(s.cfg.MaxWait) // others may come with what it waits for

@@ -410,6 +410,26 @@ func TestOwnerIsWaitedForInAChain(t *testing.T) {
 	}
 }
 
+// A server's end goes out alone only after ServerWait; with its client's, as soon as that
+// one does.
+func TestServerWait(t *testing.T) {
+	cfg := account.Config{Wait: time.Second, ServerWait: 5 * time.Second}
+	s := add(call("s", ms, 99*ms, server(9)))
+	out, settler := settled(cfg, s, tick(1200*ms), tick(2400*ms), tick(4800*ms))
+	if len(out) != 0 || settler.Stats().Pending != 1 {
+		t.Errorf("%d records are out, %+v", len(out), settler.Stats())
+	}
+	settler.Tick(recordtest.At(7 * time.Second))
+	if settler.Stats().Alone != 1 {
+		t.Errorf("%+v", settler.Stats())
+	}
+	s = add(call("s", ms, 99*ms, server(9)))
+	out, settler = settled(cfg, s, tick(1200*ms), tick(4*time.Second), add(call("c", 0, 100*ms, client(1))), tick(5200*ms))
+	if got := counted(out); !slices.Equal(got, []string{"c"}) || len(out) != 2 || settler.Stats().Late != 0 {
+		t.Errorf("counted %v of %d, %+v", got, len(out), settler.Stats())
+	}
+}
+
 // opened says of the calls in l which have such a request.
 func opened(l *[]*llm.Call) func(path string, bytes int64) iter.Seq[*llm.Call] {
 	return func(path string, bytes int64) iter.Seq[*llm.Call] {

@@ -87,7 +87,7 @@ func (c *Config) resources(owners *attribution.Resolver, prices *pricing.Store) 
 
 func (c *Config) settle(owners *attribution.Resolver) account.Config {
 	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	cfg := account.Config{Wait: 500 * time.Millisecond, Salt: strings.TrimSpace(string(boot))}
+	cfg := account.Config{Wait: 500 * time.Millisecond, ServerWait: 3 * time.Second, Salt: strings.TrimSpace(string(boot))}
 	cfg.Owner = func(r *account.Record) attribution.Owner {
 		return owners.Owner(r.Call.Conn.Proc, r.Call.Cgroup, evidence(r.Call))
 	}

@@ -31,7 +31,33 @@ type record struct {
 	Service    string `json:"service.name"`
 	NodeSource string `json:"tollwire.node.source"`
 	Adapter    string `json:"k8s.pod.label.adapter"`
+	Server     string `json:"server.address"`
 	workload
+
+	agent int // which one wrote it, from 1
+}
+
+// connection is one that a program keeps, as one agent sees it.
+type connection struct {
+	agent                  int
+	pod, container, server string
+}
+
+// firsts returns the first call that each agent saw on each connection, where programs
+// keep theirs.
+func firsts(records []*record) map[*record]bool {
+	first := make(map[connection]*record)
+	for _, r := range records {
+		k := connection{r.agent, r.Pod, r.Container, r.Server}
+		if f := first[k]; f == nil || r.Time.Before(f.Time) {
+			first[k] = r
+		}
+	}
+	all := make(map[*record]bool)
+	for _, r := range first {
+		all[r] = true
+	}
+	return all
 }
 
 // daemonset is the agent on the node. When it is replaced, what the one before said
@@ -170,19 +196,26 @@ func (d *daemonset) oneInode(ctx context.Context, v *verdict) (path string, err 
 	return path, nil
 }
 
-// current returns the records that the running agent has written.
+// current returns the records that the running agent has written. The error says so when
+// it is another one than the test has started, and what the one before said last.
 func (d *daemonset) current() ([]*record, error) {
-	path := filepath.Join(d.n.dir, "podlogs", "tollwire_"+d.pod+"_"+d.uid, "tollwire", strconv.Itoa(d.restart)+".log")
-	b, err := os.ReadFile(path)
+	log := func(restart int) string {
+		return filepath.Join(d.n.dir, "podlogs", "tollwire_"+d.pod+"_"+d.uid, "tollwire", strconv.Itoa(restart)+".log")
+	}
+	b, err := os.ReadFile(log(d.restart))
 	if err != nil {
 		return nil, err
 	}
+	lines := parseLog(string(b))
+	if _, err := os.Stat(log(d.restart + 1)); err == nil {
+		return nil, fmt.Errorf("the agent has ended by itself and was started again; it said last: %v", lines[max(0, len(lines)-40):])
+	}
 	var all []*record
-	for _, l := range parseLog(string(b)) {
+	for _, l := range lines {
 		if l.stream != "stdout" {
 			continue
 		}
-		r := new(record)
+		r := &record{agent: len(d.scrapes) + 1}
 		if err := json.Unmarshal([]byte(l.text), r); err != nil {
 			return nil, fmt.Errorf("record %q: %w", l.text, err)
 		}

@@ -50,10 +50,15 @@ func (v *verdict) audit(ctx context.Context, w io.Writer, d *daemonset, ledger [
 
 	byRecord := make(map[*ledgercheck.Record]*record, len(records))
 	plain := make([]*ledgercheck.Record, len(records))
+	late := make(map[*record]bool)
 	for i, r := range records {
 		plain[i] = &r.Record
 		byRecord[plain[i]] = r
+		if r.Partial == "late_attach" { // the ledger cannot know
+			late[r], r.Partial = true, ""
+		}
 	}
+	first := firsts(records)
 	report := ledgercheck.Check(ledger, plain, ledgercheck.Options{Price: trial.Price})
 	v.problems = append(v.problems, report.Mismatches...)
 
@@ -73,9 +78,12 @@ func (v *verdict) audit(ctx context.Context, w io.Writer, d *daemonset, ledger [
 			continue
 		}
 		r := byRecord[p.Record]
+		if older := first[r] && must.connected > 0 && r.agent >= must.connected; late[r] != older {
+			v.problem("%s of %s is late_attach: %v, want %v", p.Entry.ID, p.Entry.Client, late[r], older)
+		}
 		got := word{booking{r.Graph, r.Node, r.Service, r.Pod, r.Container, r.Adapter}, r.NodeSource, r.workload}
 		switch {
-		case got != must || r.Namespace != must.namespace():
+		case got != must.word || r.Namespace != must.namespace():
 			v.problem("%s of %s is booked to %+v, namespace %q", p.Entry.ID, p.Entry.Client, got, r.Namespace)
 		case len(p.Diffs) == 0:
 			v.right++

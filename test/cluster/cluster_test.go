@@ -30,7 +30,7 @@ func TestTruth(t *testing.T) {
 		{pod + "/app/probe/rule:probe", word{booking{Node: "probe", Service: "summariser", Pod: pod, Container: "app"}, "rule:probe", workload{Deployment: "summariser"}}},
 		{"host/python", word{booking{Node: "report", Service: "report"}, "unit", workload{}}},
 	} {
-		if got, err := truth(&sim.Entry{Client: c.client}); err != nil || got != c.want {
+		if got, err := truth(&sim.Entry{Client: c.client}); err != nil || got.word != c.want {
 			t.Errorf("%s: %+v, %v", c.client, got, err)
 		}
 	}

@@ -18,6 +18,9 @@ import (
 // plan is how each call is answered: some reasoning, some of the prompt from the cache.
 const plan = "tokens=12;think=4;cached=20;rate=400;first=10ms"
 
+// slow is plan for a program that lives as long as its call.
+const slow = "tokens=12;think=4;cached=20;rate=400;first=2s"
+
 // booking is where a call belongs.
 type booking struct {
 	Graph, Node, Service, Pod, Container string
@@ -44,6 +47,9 @@ type word struct {
 type caller struct {
 	pod, container string
 	word           // but for the pod's whole name
+	// connected is the first agent, from 1, that finds the program's connections there;
+	// 0 where it makes one for each call.
+	connected int
 }
 
 // host is the pod of who is in none.
@@ -51,36 +57,35 @@ const host = "host"
 
 // callers is the truth that the agent must find out.
 var callers = []caller{
-	{"planner", "planner", word{booking{Graph: "research", Node: "planner", Service: "planner"}, "label", workload{}}},
-	{"planner", "critic", word{booking{Graph: "research", Node: "critic", Service: "planner"}, "annotation", workload{}}},
-	{"writer", "main", word{booking{Graph: "research", Node: "writer", Service: "writer-api", Adapter: "sql-lora"}, "label", workload{}}},
-	{"summariser-", "app", word{booking{Node: "summariser", Service: "summariser"}, "workload", workload{Deployment: "summariser"}}},
-	{"archive-", "app", word{booking{Node: "archive", Service: "archive"}, "workload", workload{StatefulSet: "archive"}}},
-	{"sampler-", "app", word{booking{Node: "sampler", Service: "sampler"}, "workload", workload{DaemonSet: "sampler"}}},
-	{"nightly-1-", "once", word{booking{Node: "nightly-1", Service: "nightly-1"}, "workload", workload{Job: "nightly-1"}}},
-	{"nightly-1-", "check", word{booking{Node: "checker", Service: "nightly-1"}, "annotation", workload{Job: "nightly-1"}}},
-	{"nightly-2-", "once", word{booking{Node: "nightly", Service: "nightly"}, "workload", workload{Job: "nightly-2", CronJob: "nightly"}}},
-	{host, "python", word{booking{Node: "report", Service: "report"}, "unit", workload{}}},
+	{"planner", "planner", word{booking{Graph: "research", Node: "planner", Service: "planner"}, "label", workload{}}, 0},
+	{"planner", "critic", word{booking{Graph: "research", Node: "critic", Service: "planner"}, "annotation", workload{}}, 1},
+	{"writer", "main", word{booking{Graph: "research", Node: "writer", Service: "writer-api", Adapter: "sql-lora"}, "label", workload{}}, 1},
+	{"summariser-", "app", word{booking{Node: "summariser", Service: "summariser"}, "workload", workload{Deployment: "summariser"}}, 2},
+	{"archive-", "app", word{booking{Node: "archive", Service: "archive"}, "workload", workload{StatefulSet: "archive"}}, 0},
+	{"sampler-", "app", word{booking{Node: "sampler", Service: "sampler"}, "workload", workload{DaemonSet: "sampler"}}, 0},
+	{"nightly-1-", "once", word{booking{Node: "nightly-1", Service: "nightly-1"}, "workload", workload{Job: "nightly-1"}}, 0},
+	{"nightly-1-", "check", word{booking{Node: "checker", Service: "nightly-1"}, "annotation", workload{Job: "nightly-1"}}, 0},
+	{"nightly-2-", "once", word{booking{Node: "nightly", Service: "nightly"}, "workload", workload{Job: "nightly-2", CronJob: "nightly"}}, 0},
+	{host, "python", word{booking{Node: "report", Service: "report"}, "unit", workload{}}, 1},
 }
 
-// truth is what must be said of a call of the ledger. The caller names itself as
-// POD/CONTAINER, and adds /NODE/SOURCE where that one call is another node's.
-func truth(e *sim.Entry) (w word, err error) {
+// truth is who made a call of the ledger, and what must be said of it. The caller names
+// itself as POD/CONTAINER, and adds /NODE/SOURCE where that one call is another node's.
+func truth(e *sim.Entry) (caller, error) {
 	name := strings.Split(e.Client, "/")
 	for _, c := range callers {
 		if len(name) < 2 || !strings.HasPrefix(name[0], c.pod) || name[1] != c.container {
 			continue
 		}
-		w = c.word
 		if c.pod != host {
-			w.Pod, w.Container = name[0], name[1]
+			c.Pod, c.Container = name[0], name[1]
 		}
 		if len(name) == 4 {
-			w.Node, w.source = name[2], name[3]
+			c.Node, c.source = name[2], name[3]
 		}
-		return w, nil
+		return c, nil
 	}
-	return w, fmt.Errorf("call by %q, which this test did not start", e.Client)
+	return caller{}, fmt.Errorf("call by %q, which this test did not start", e.Client)
 }
 
 // models is the simulator, and the gate through which it tells each program how many

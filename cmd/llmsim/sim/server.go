@@ -122,7 +122,7 @@ func (s *Server) start() error {
 	s.ledger.file = s.file
 	s.h1 = &http.Server{
 		Handler:           http.HandlerFunc(s.serveHTTP),
-		ReadHeaderTimeout: time.Minute,
+		ReadHeaderTimeout: 10 * time.Minute, // tests connect their clients long before these ask
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
 	}
