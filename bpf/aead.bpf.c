@@ -166,7 +166,19 @@ static __always_inline int unjoined(__u32 source, __u64 n)
 	return 0;
 }
 
-// Keeps the plaintext of a record that is about to be sealed.
+// A slot is one task's while it is filled or read, however long that is preempted.
+static __always_inline bool take(struct slot *s)
+{
+	return !__sync_val_compare_and_swap(&s->taken, 0, 1);
+}
+
+static __always_inline void give(struct slot *s)
+{
+	__sync_fetch_and_and(&s->taken, 0);
+}
+
+// Keeps the plaintext of a record that is about to be sealed. One that is not kept is
+// missed when its ciphertext is sent.
 static __always_inline bool keep_plain(struct record *r, __u64 from, __u32 n, bool kernel)
 {
 	__u32 zero = 0, index;
@@ -178,20 +190,18 @@ static __always_inline bool keep_plain(struct record *r, __u64 from, __u32 n, bo
 	r->ticket = __sync_fetch_and_add(next, 1) + 1;
 	index = r->ticket % SLOTS;
 	s = bpf_map_lookup_elem(&slots, &index);
-	if (!s)
+	if (!s || !take(s))
 		return false;
 	if (s->waiting) // it was never seen to be sent
 		unjoined(s->source, s->waiting);
 	s->waiting = 0;
 	s->ticket = 0;
 	asm volatile("" : "+r"(size)); // else the compiler moves the check to where it is no use
-	if (size > MAX_PLAIN)
-		return false;
-	if (kernel ? bpf_probe_read_kernel(s->plain, size, (void *)from) :
-		     bpf_probe_read_user(s->plain, size, (void *)from))
-		return false;
-	s->ticket = r->ticket;
-	return true;
+	if (size <= MAX_PLAIN && !(kernel ? bpf_probe_read_kernel(s->plain, size, (void *)from) :
+					    bpf_probe_read_user(s->plain, size, (void *)from)))
+		s->ticket = r->ticket;
+	give(s);
+	return s->ticket == r->ticket;
 }
 
 static __noinline int seal_waits(struct record *r, __u32 tgid, __u64 prefix, __u32 len, __u8 type)
@@ -251,7 +261,8 @@ static __noinline int alerted(struct plain *p)
 	return 0;
 }
 
-// A record was opened: its plaintext is n bytes at buf, of this type.
+// A record was opened: its plaintext is n bytes at buf, of this type, 0 if that could
+// not be read.
 static __always_inline int opened(struct record *r, __u32 tgid, __u64 buf, bool kernel, __u32 n, __u8 type)
 {
 	struct wire_key at = {.sock = r->sock, .tgid = tgid};
@@ -259,7 +270,7 @@ static __always_inline int opened(struct record *r, __u32 tgid, __u64 buf, bool 
 	struct plain *p = &r->plain;
 
 	if (!w)
-		return type == TYPE_DATA ? unjoined(r->source, n) : 0;
+		return type == TYPE_DATA || !type ? unjoined(r->source, n) : 0;
 	struct stream *s = &w->streams[DIR_READ];
 
 	*p = (struct plain){
@@ -274,9 +285,13 @@ static __always_inline int opened(struct record *r, __u32 tgid, __u64 buf, bool 
 	if (w->source && s->taken && r->before > s->taken)
 		p->missing = r->before - s->taken;
 	s->taken = r->before + r->total + TAG + (r->tls13 || r->chacha ? 0 : EXPLICIT_NONCE);
-	if (type == TYPE_DATA)
+	if (!type && w->source) { // it could not be read
+		p->missing += n;
+		p->n = 0;
+	}
+	if (type == TYPE_DATA || p->missing)
 		deliver(p);
-	else if (type == TYPE_ALERT)
+	if (type == TYPE_ALERT)
 		alerted(p);
 	return 0;
 }
@@ -546,12 +561,16 @@ int aead_multiply_ring(struct pt_regs *ctx)
 
 	if (is_self(id >> 32) || record_begins(ARG1(ctx), 0, SOURCE_AEAD_RING))
 		return 0;
-	if (!r || r->source != SOURCE_AEAD_RING || r->stage != STAGE_BYTES)
+	if (!r || r->source != SOURCE_AEAD_RING || r->stage == STAGE_NONE)
 		return 0;
-	if (!(r->total % 16) || r->tail)
+	if (r->total % 16 && !r->tail) {
+		r->tail = 1;
+		r->hashed = r->stage == STAGE_HEADER; // before it was opened
+		return 0;
+	}
+	if (r->stage == STAGE_BYTES)
 		return record_done(r, 0);
-	r->tail = 1;
-	return 0;
+	return r->stage == STAGE_BLOCK ? small_done(r, id >> 32, r->first[0]) : 0;
 }
 
 // accumulator, table, in, bytes. From 0.17.14 on it is given each block in the open,
@@ -579,7 +598,7 @@ int aead_hash_ring(struct pt_regs *ctx)
 			return record_done(r, 0);
 		return r->stage == STAGE_BLOCK ? small_done(r, id >> 32, r->first[0]) : 0;
 	}
-	if (!r->hashed) {
+	if (r->stage == STAGE_HEADER && !r->hashed) {
 		r->hashed = ARG3(ctx);
 		r->first[0] = v[0];
 	}
@@ -613,8 +632,9 @@ int aead_counter(struct pt_regs *ctx)
 				 r->hashed && r->hashed == ARG1(ctx) ? DIR_READ : DIR_WRITE);
 	// A copy of a record that is shorter than a block.
 	r->stage = STAGE_BLOCK;
+	r->out = ARG2(ctx);
 	if (r->hashed)
-		r->out = ARG2(ctx);
+		bpf_probe_read_user(r->first, sizeof(r->first), (void *)ARG1(ctx));
 	else
 		bpf_probe_read_user(r->small, sizeof(r->small), (void *)ARG1(ctx));
 	return 0;
@@ -627,9 +647,38 @@ int aead_counted(struct pt_regs *ctx)
 	__u64 id = bpf_get_current_pid_tgid();
 	struct record *r = bpf_map_lookup_elem(&records, &id);
 
-	if (r && r->stage == STAGE_BLOCK && r->out)
+	if (!r || r->stage != STAGE_BLOCK)
+		return 0;
+	if (r->hashed)
 		bpf_probe_read_user(r->small, sizeof(r->small), (void *)r->out);
+	else
+		bpf_probe_read_user(r->first, sizeof(r->first), (void *)r->out);
 	return 0;
+}
+
+// in, bits, out, accumulator, …: whole blocks, on arm64.
+static __always_inline int on_kernel(struct pt_regs *ctx, __u8 dir)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	struct record *r = bpf_map_lookup_elem(&records, &id);
+
+	if (!r || r->stage != STAGE_HEADER)
+		return 0;
+	if (r->source == SOURCE_AEAD_RING ? ARG2(ctx) > (__u64)r->total * 8 : ARG4(ctx) != r->acc)
+		return 0;
+	return on_cipher(r, id >> 32, ARG1(ctx), ARG3(ctx), dir);
+}
+
+SEC("uprobe/aes_gcm_enc_kernel")
+int aead_seal_kernel(struct pt_regs *ctx)
+{
+	return on_kernel(ctx, DIR_WRITE);
+}
+
+SEC("uprobe/aes_gcm_dec_kernel")
+int aead_open_kernel(struct pt_regs *ctx)
+{
+	return on_kernel(ctx, DIR_READ);
 }
 
 // key, context, &left, in, bytes, out
@@ -766,11 +815,13 @@ static __noinline int on_wire(struct cursor *c, struct wire *w, struct stream *s
 				bpf_map_delete_elem(&seals, &key);
 				if (!slot || (done.type != TYPE_DATA && done.type != TYPE_HANDSHAKE))
 					return 0;
-				if (slot->ticket == done.ticket) {
+				if (take(slot))
+					p.slot = index + 1;
+				if (p.slot && slot->ticket == done.ticket) {
 					slot->waiting = 0;
 				} else { // another record is there by now
 					p.missing = p.n;
-					p.counted = 1;
+					p.counted = p.slot != 0;
 					p.n = 0;
 				}
 				p.buf = address_of(slot->plain);
@@ -850,8 +901,15 @@ static int follow(__u32 i, struct cursor **at)
 			return 1;
 		s->want = TLS_HEADER + (s->left < 16 ? s->left : 16);
 	} else if (have >= TLS_HEADER && have < s->want && s->have == s->want) {
-		if (on_wire(c, w, s))
+		if (on_wire(c, w, s)) {
+			__u32 index = c->p.slot - 1;
+			struct slot *slot;
+
 			deliver(&c->p);
+			slot = bpf_map_lookup_elem(&slots, &index);
+			if (slot)
+				give(slot);
+		}
 	}
 	if (s->have >= TLS_HEADER && s->have == s->want && !s->left) {
 		__u64 head = s->start[0];
@@ -902,7 +960,7 @@ static __noinline struct cursor *cursor_of(struct bpf_raw_tracepoint_args *ctx)
 	default:
 		return NULL;
 	}
-	if (flags & MSG_PEEK || !find_tcp(SYSCALL_ARG1(regs), &t))
+	if (flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE) || !find_tcp(SYSCALL_ARG1(regs), &t))
 		return NULL;
 	key.sock = (__u64)t.sk;
 	w = bpf_map_lookup_elem(&wires, &key);

@@ -39,6 +39,7 @@ struct plain {
 	__u8 kernel;
 	__u8 fresh;   // the connection's first record, before any data
 	__u8 counted; // what is missing was counted when it was given up
+	__u16 slot;   // that the bytes are in, from 1
 };
 
 // One TLS record on the thread that works on it.
@@ -85,6 +86,7 @@ struct slot {
 	__u64 ticket;
 	__u32 waiting; // bytes of data that were not sent yet
 	__u32 source;
+	__u64 taken; // by a task that fills or reads it
 	__u8 plain[MAX_PLAIN];
 };
 

@@ -52,8 +52,10 @@ const (
 	aeadProgAeadMultiplyRing        = "aead_multiply_ring"
 	aeadProgAeadOpen                = "aead_open"
 	aeadProgAeadOpenAll             = "aead_open_all"
+	aeadProgAeadOpenKernel          = "aead_open_kernel"
 	aeadProgAeadSeal                = "aead_seal"
 	aeadProgAeadSealAll             = "aead_seal_all"
+	aeadProgAeadSealKernel          = "aead_seal_kernel"
 )
 
 // loadAead returns the embedded CollectionSpec for aead.
@@ -117,8 +119,10 @@ type aeadProgramSpecs struct {
 	AeadMultiplyRing        *ebpf.ProgramSpec `ebpf:"aead_multiply_ring"`
 	AeadOpen                *ebpf.ProgramSpec `ebpf:"aead_open"`
 	AeadOpenAll             *ebpf.ProgramSpec `ebpf:"aead_open_all"`
+	AeadOpenKernel          *ebpf.ProgramSpec `ebpf:"aead_open_kernel"`
 	AeadSeal                *ebpf.ProgramSpec `ebpf:"aead_seal"`
 	AeadSealAll             *ebpf.ProgramSpec `ebpf:"aead_seal_all"`
+	AeadSealKernel          *ebpf.ProgramSpec `ebpf:"aead_seal_kernel"`
 }
 
 // aeadMapSpecs contains maps before they are loaded into the kernel.
@@ -240,8 +244,10 @@ type aeadPrograms struct {
 	AeadMultiplyRing        *ebpf.Program `ebpf:"aead_multiply_ring"`
 	AeadOpen                *ebpf.Program `ebpf:"aead_open"`
 	AeadOpenAll             *ebpf.Program `ebpf:"aead_open_all"`
+	AeadOpenKernel          *ebpf.Program `ebpf:"aead_open_kernel"`
 	AeadSeal                *ebpf.Program `ebpf:"aead_seal"`
 	AeadSealAll             *ebpf.Program `ebpf:"aead_seal_all"`
+	AeadSealKernel          *ebpf.Program `ebpf:"aead_seal_kernel"`
 }
 
 func (p *aeadPrograms) Close() error {
@@ -265,8 +271,10 @@ func (p *aeadPrograms) Close() error {
 		p.AeadMultiplyRing,
 		p.AeadOpen,
 		p.AeadOpenAll,
+		p.AeadOpenKernel,
 		p.AeadSeal,
 		p.AeadSealAll,
+		p.AeadSealKernel,
 	)
 }
 

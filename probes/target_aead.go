@@ -31,6 +31,8 @@ var programs = map[signature.Role]string{
 	signature.Seal:     "aead_seal",
 	signature.Open:     "aead_open",
 	signature.Counter:  "aead_counter",
+	signature.SealBits: "aead_seal_kernel",
+	signature.OpenBits: "aead_open_kernel",
 	signature.SealAll:  "aead_seal_all",
 	signature.OpenAll:  "aead_open_all",
 	signature.ChaSeal:  "aead_chacha_seal",

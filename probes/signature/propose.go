@@ -2,6 +2,7 @@ package signature
 
 import (
 	"debug/elf"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -28,7 +29,7 @@ type Part struct{ From, Length int }
 // begins at offset: the bytes of the parts, in order and without overlap, with the
 // addresses that the linker filled in left open; between the parts all is open. For
 // Multiply it finds the RET instructions too. What is proposed must match exactly once
-// in the file. It runs objdump.
+// in the file. For amd64 it runs objdump.
 func (s *Signature) Propose(path string, offset uint64, parts []Part) error {
 	f, err := elf.Open(path)
 	if err != nil {
@@ -48,7 +49,7 @@ func (s *Signature) Propose(path string, offset uint64, parts []Part) error {
 		if err := r.read(b, offset+uint64(int64(p.From))); err != nil {
 			return err
 		}
-		open, rets, err := disassemble(path, f.Machine, offset+uint64(int64(p.From)), p.Length)
+		open, rets, err := linked(path, f.Machine, offset+uint64(int64(p.From)), b)
 		if err != nil {
 			return err
 		}
@@ -104,13 +105,47 @@ var (
 	relative = regexp.MustCompile(`(-?0x[0-9a-f]+)\(%rip\)`)
 )
 
-// disassemble returns which bytes of a range are addresses relative to the instruction,
-// and where its RET instructions stand.
-func disassemble(path string, machine elf.Machine, offset uint64, length int) (open []bool, rets []int, err error) {
+// linked returns which bytes of code are addresses that the linker filled in, and where
+// RET instructions stand.
+func linked(path string, machine elf.Machine, offset uint64, code []byte) (open []bool, rets []int, err error) {
+	if machine == elf.EM_AARCH64 {
+		open, rets = linkedARM(code)
+		return open, rets, nil
+	}
+	return disassemble(path, offset, len(code))
+}
+
+// linkedARM is linked for arm64, whose instructions are told by a few of their bits: ADR,
+// ADRP and what adds the rest of the address to its register, BL.
+func linkedARM(code []byte) (open []bool, rets []int) {
+	open = make([]bool, len(code))
+	page := uint32(32) // the register that ADRP was last written to
+	for at := 0; at+4 <= len(code); at += 4 {
+		w := binary.LittleEndian.Uint32(code[at:])
+		base := w >> 5 & 31
+		switch {
+		case w&0x1f000000 == 0x10000000:
+			page = w & 31
+		case w&0xfc000000 == 0x94000000: // BL
+		case base == page && (w&0xff800000 == 0x91000000 || w&0x3f400000 == 0x3d400000): // ADD, LDR of a vector
+		case w == 0xd65f03c0:
+			rets = append(rets, at)
+			continue
+		default:
+			continue
+		}
+		for i := range 4 {
+			open[at+i] = true
+		}
+	}
+	return open, rets
+}
+
+// disassemble is linked for amd64, by objdump.
+func disassemble(path string, offset uint64, length int) (open []bool, rets []int, err error) {
 	open = make([]bool, length)
-	arch := map[elf.Machine]string{elf.EM_X86_64: "i386:x86-64", elf.EM_AARCH64: "aarch64"}[machine]
 	// A part may end within an instruction: more is read, and not used.
-	out, err := exec.Command("objdump", "-D", "-w", "-b", "binary", "-m", arch,
+	out, err := exec.Command("objdump", "-D", "-w", "-b", "binary", "-m", "i386:x86-64",
 		"--start-address", fmt.Sprint(offset), "--stop-address", fmt.Sprint(offset+uint64(length)+16), path).Output()
 	if err != nil {
 		return nil, nil, fmt.Errorf("run objdump: %w", err)

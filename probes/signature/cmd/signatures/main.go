@@ -71,7 +71,7 @@ match exactly once in the binary. Needs objdump.`,
 	f.StringVar(&s.Build, "build", "", "of the library, where its functions differ from another build's")
 	f.StringVar(&s.Variant, "variant", "", "of the CPU, e.g. vaes-avx2")
 	f.StringVar(&s.Arch, "arch", "amd64", "amd64 or arm64")
-	f.StringVar(&role, "role", "", "what the function does: multiply, hash, seal, open, counter, seal-all, open-all")
+	f.StringVar(&role, "role", "", "what the function does: multiply, hash, seal, open, counter, seal-bits, open-bits, seal-all, open-all, chacha-seal, chacha-open")
 	f.IntVar(&s.Probe, "probe", 0, "where its arguments can be read, in bytes from its start")
 	f.StringArrayVar(&parts, "part", []string{"0+256"}, "code to take, FROM+LENGTH")
 	f.StringArrayVar(&from, "from", nil, "the published binary: package@version")
