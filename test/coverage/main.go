@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/tollwire/tollwire/probes/signature"
 )
 
 func main() {
@@ -52,12 +54,16 @@ func coverage(ctx context.Context, bin, out, only string, rounds int) error {
 	if err != nil {
 		return err
 	}
+	set, err := signature.Published()
+	if err != nil {
+		return err
+	}
 	if only == "" {
-		if err := os.WriteFile(out, report(rows), 0o644); err != nil {
+		if err := os.WriteFile(out, report(rows, set), 0o644); err != nil {
 			return err
 		}
 	} else {
-		os.Stdout.Write(report(rows))
+		os.Stdout.Write(report(rows, set))
 	}
 	bad, closing := verdict(rows)
 	for _, line := range bad {

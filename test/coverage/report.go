@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/tollwire/tollwire/probes/signature"
 )
 
 // exact counts the calls whose record says what the ledger does.
@@ -122,7 +124,7 @@ func (r *row) diffs() string {
 }
 
 // report writes the table.
-func report(rows []*row) []byte {
+func report(rows []*row, set signature.Set) []byte {
 	var b bytes.Buffer
 	b.WriteString(`# Coverage
 
@@ -166,5 +168,6 @@ with the agent over that of those without it. No program ended or printed otherw
 			fmt.Fprintf(&b, "\n%s could not be run here: %s\n", r.name, reason)
 		}
 	}
+	assembly(&b, set)
 	return b.Bytes()
 }
