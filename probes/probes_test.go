@@ -225,8 +225,9 @@ func (s *store) take(d *flow.Data) {
 // balanced: seen = submitted + ignored + dropped, for every source.
 func (c *capture) balanced() {
 	c.Helper()
+	wrong := ""
 	for range 50 {
-		wrong := ""
+		wrong = ""
 		for src, s := range c.taps.Stats().Sources {
 			sum := s.Submitted + s.Ignored
 			for _, n := range s.Dropped {
@@ -245,7 +246,7 @@ func (c *capture) balanced() {
 			break
 		}
 	}
-	c.Error("the books do not balance")
+	c.Error("the books do not balance: " + wrong)
 }
 
 // find returns the streams of one direction whose bytes hold text.
