@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -202,8 +203,9 @@ func (f Failure) String() string { return failureNames[f] }
 
 func failureOf(err error) Failure {
 	var status apierrors.APIStatus
+	var network net.Error // of a TLS handshake, too
 	switch {
-	case errors.Is(err, context.DeadlineExceeded), apierrors.IsTimeout(err), apierrors.IsServerTimeout(err):
+	case errors.As(err, &network) && network.Timeout(), errors.Is(err, context.DeadlineExceeded), apierrors.IsTimeout(err), apierrors.IsServerTimeout(err):
 		return Slow
 	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
 		return Forbidden

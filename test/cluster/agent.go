@@ -139,6 +139,17 @@ func (d *daemonset) scrape(ctx context.Context) (trial.Samples, error) {
 	return (&trial.Agent{Metrics: d.url}).Scrape(ctx)
 }
 
+// fails waits until the API server has failed an agent that knows no pod yet.
+func (d *daemonset) fails(ctx context.Context, kind string) error {
+	return await(ctx, "a failure, "+kind, func() error {
+		s, err := d.scrape(ctx)
+		if err == nil && (s.Sum("tollwire_kubernetes_failures_total", "kind", kind) == 0 || s.Sum("tollwire_kubernetes_synced") != 0) {
+			err = errors.New("there is none, or the agent knows its pods all the same")
+		}
+		return err
+	})
+}
+
 // list reads one of the lists that the agent serves.
 func (d *daemonset) list(ctx context.Context, name string, into any) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.url+"/api/v1/"+name, nil)

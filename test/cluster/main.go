@@ -279,7 +279,8 @@ func (t *trialRun) first(ctx context.Context, v *verdict) error {
 	return err
 }
 
-// away is a round while the API server is away.
+// away is a round while the API server is away. What happens meanwhile in etcd makes
+// the agent's watch expire: it must learn from a new list.
 func (t *trialRun) away(ctx context.Context, _ *verdict) error {
 	t.n.api.kill()
 	t.say("the API server is gone")
@@ -287,6 +288,9 @@ func (t *trialRun) away(ctx context.Context, _ *verdict) error {
 		return err
 	}
 	if err := t.recorded(ctx, fmt.Sprintf("API server away for %v", t.outage)); err != nil {
+		return err
+	}
+	if err := t.n.outdate(ctx); err != nil {
 		return err
 	}
 	return t.n.serve(ctx)
@@ -308,14 +312,7 @@ func (t *trialRun) replaced(ctx context.Context, _ *verdict) error {
 	if _, err := t.models.served(ctx); err != nil {
 		return err
 	}
-	err := await(ctx, "a refusal", func() error {
-		s, err := t.agent.scrape(ctx)
-		if err == nil && (s.Sum("tollwire_kubernetes_failures_total", "kind", "forbidden") == 0 || s.Sum("tollwire_kubernetes_synced") != 0) {
-			err = errors.New("there is none, or the agent knows its pods all the same")
-		}
-		return err
-	})
-	if err != nil {
+	if err := t.agent.fails(ctx, "forbidden"); err != nil {
 		return err
 	}
 	if _, err := t.n.kubectl(ctx, "apply", "-f", filepath.Join(t.repo, "deploy/daemonset/clusterrole.yaml")); err != nil {
@@ -358,17 +355,24 @@ func (t *trialRun) probed(ctx context.Context, _ *verdict) error {
 	return t.recorded(ctx, "a rule by a changed ConfigMap")
 }
 
-// both is a round that the agent, started while the API server is away, must hold
-// until it comes back. It knows no pod, and waits for their names for a minute: the
-// calls are made in the outage's last seconds.
+// both is a round that the agent, started while the API server accepts and does not
+// answer, and then is away, must hold until it comes back. It knows no pod, and waits
+// for their names for a minute: the calls are made in the outage's last seconds.
 func (t *trialRun) both(ctx context.Context, _ *verdict) error {
 	const last = 10 * time.Second
-	t.n.api.kill()
+	if err := t.n.api.hang(); err != nil {
+		return err
+	}
 	gone := time.Now()
 	if err := t.agent.restartProcess(ctx); err != nil {
 		return err
 	}
-	t.say("the agent is restarted while the API server is away")
+	t.say("the agent is restarted while the API server does not answer")
+	if err := t.agent.fails(ctx, "timeout"); err != nil {
+		return err
+	}
+	t.n.api.kill()
+	t.say("the API server is gone")
 	time.Sleep(t.outage - last - time.Since(gone))
 	if err := t.calls(last); err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,7 +24,10 @@ import (
 //go:embed node manifests crowd
 var files embed.FS
 
-const nodeName = "tollwire-node"
+const (
+	nodeName    = "tollwire-node"
+	etcdAddress = "http://127.0.0.1:2379"
+)
 
 // node is a Kubernetes of one machine: etcd, API server, controllers, scheduler,
 // containerd, kubelet.
@@ -93,6 +97,9 @@ func (p *program) kill() {
 	<-p.done
 }
 
+// hang stops a program where it is: what it listens on still accepts.
+func (p *program) hang() error { return p.cmd.Process.Signal(syscall.SIGSTOP) }
+
 // tail is the end of a program's log.
 func (n *node) tail(name string) string {
 	b, _ := os.ReadFile(filepath.Join(n.dir, name+".log"))
@@ -111,7 +118,7 @@ func (n *node) control(ctx context.Context) error {
 		return err
 	}
 	_, err := n.start("etcd", "etcd", "--data-dir", "/run/tollwire/etcd", // in memory: nothing waits for a disk
-		"--listen-client-urls=http://127.0.0.1:2379", "--advertise-client-urls=http://127.0.0.1:2379",
+		"--listen-client-urls="+etcdAddress, "--advertise-client-urls="+etcdAddress,
 		"--listen-peer-urls=http://127.0.0.1:2380", "--initial-advertise-peer-urls=http://127.0.0.1:2380",
 		"--initial-cluster=default=http://127.0.0.1:2380")
 	if err != nil {
@@ -175,7 +182,7 @@ func (n *node) boot(ctx context.Context) error {
 
 // serve starts the API server, or starts it again.
 func (n *node) serve(ctx context.Context) (err error) {
-	n.api, err = n.start("apiserver", n.bin+"/kube-apiserver", "--etcd-servers=http://127.0.0.1:2379",
+	n.api, err = n.start("apiserver", n.bin+"/kube-apiserver", "--etcd-servers="+etcdAddress,
 		"--bind-address="+apiAddress, "--advertise-address="+apiAddress, "--secure-port=443",
 		"--cert-dir="+n.dir+"/certs", "--token-auth-file="+n.dir+"/tokens.csv", "--authorization-mode=Node,RBAC",
 		"--service-cluster-ip-range=10.96.0.0/16", "--service-account-issuer=https://kubernetes.default.svc",
@@ -190,6 +197,25 @@ func (n *node) serve(ctx context.Context) (err error) {
 	})
 	if err != nil {
 		return fmt.Errorf("%w\n%s", err, n.tail("apiserver"))
+	}
+	return nil
+}
+
+// outdate makes etcd's history go on without the API server, for which watches that
+// began before are then too old.
+func (n *node) outdate(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, etcdAddress+"/v3/kv/put",
+		strings.NewReader(`{"key": "dG9sbHdpcmU=", "value": ""}`))
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("put a key into etcd: %s", resp.Status)
 	}
 	return nil
 }
