@@ -65,41 +65,51 @@ func (b *bench) run(ctx context.Context, programs []*ready) ([]*row, error) {
 		rows[i] = &row{ready: p}
 	}
 	for round := range b.rounds {
-		for _, with := range []bool{false, true} {
-			fmt.Printf("coverage: round %d of %d, with the agent: %v\n", round+1, b.rounds, with)
-			if err := b.round(ctx, s, dir, rows, with); err != nil {
-				return nil, err
+		for _, r := range rows {
+			if r.wrong != nil {
+				continue
+			}
+			fmt.Printf("coverage: round %d of %d, %s\n", round+1, b.rounds, r.name)
+			if err := b.round(ctx, s, dir, r); err != nil {
+				return nil, fmt.Errorf("%s: %w", r.name, err)
 			}
 		}
 	}
 	return rows, nil
 }
 
-func (b *bench) round(ctx context.Context, s *trial.Sim, dir string, rows []*row, with bool) (err error) {
-	var agent *trial.Agent
-	if with {
-		home, err := os.MkdirTemp(dir, "agent-")
-		if err != nil {
-			return err
-		}
-		if agent, err = trial.StartAgent(ctx, b.agent, home); err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, agent.Stop(syscall.SIGTERM)) }()
+// again is how often a program runs once more in each round, without the agent and with it.
+const again = 3
+
+// round runs the program without the agent, and then with one of its own: so near to
+// each other in time that a machine whose speed drifts tells them alike.
+func (b *bench) round(ctx context.Context, s *trial.Sim, dir string, r *row) (err error) {
+	if err := r.series(ctx, s, dir, nil); err != nil {
+		return err
 	}
-	for _, r := range rows {
-		if r.wrong != nil {
-			continue
+	home, err := os.MkdirTemp(dir, "agent-")
+	if err != nil {
+		return err
+	}
+	agent, err := trial.StartAgent(ctx, b.agent, home)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, agent.Stop(syscall.SIGTERM)) }()
+	if r.tapped != nil {
+		if err := r.tapped(ctx, agent); err != nil {
+			return err
 		}
-		if with && r.tapped != nil {
-			if err := r.tapped(ctx, agent); err != nil {
-				return err
-			}
-		}
-		for _, first := range []bool{true, false} { // the second time its files are known, to the agent and in memory
-			if err := r.try(ctx, s, dir, agent, first); err != nil {
-				return fmt.Errorf("%s: %w", r.name, err)
-			}
+	}
+	return r.series(ctx, s, dir, agent)
+}
+
+// series runs the program once, and again, when its files are known, to the agent and
+// in memory.
+func (r *row) series(ctx context.Context, s *trial.Sim, dir string, agent *trial.Agent) error {
+	for i := range 1 + again {
+		if err := r.try(ctx, s, dir, agent, i == 0); err != nil {
+			return err
 		}
 	}
 	return nil
