@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -102,23 +103,24 @@ func newWatcher(rc *rest.Config, c Config) (*Watcher, error) {
 	rc.ContentType = runtime.ContentTypeProtobuf
 	rc.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
 	rc.UserAgent = "tollwire"
+	w := &Watcher{
+		log:    c.Logger,
+		node:   c.Node,
+		params: runtime.NewParameterCodec(scheme),
+	}
+	rc.Wrap(w.counted)
 	client, err := rest.RESTClientFor(rc)
 	if err != nil {
 		return nil, fmt.Errorf("make the API client: %w", err)
 	}
-	w := &Watcher{
-		log:    c.Logger,
-		node:   c.Node,
-		client: client,
-		params: runtime.NewParameterCodec(scheme),
-	}
+	w.client = client
 	w.owners = newOwners(w)
 	w.pods = newStore(w.owners, c.Keep, c.Tombstone)
 	return w, nil
 }
 
-// Run watches until ctx is done. Whatever the API server answers is tried again,
-// at growing intervals up to five seconds and as much again by chance, so that the
+// Run watches until ctx is done. Whatever the API server answers is tried again, here and
+// not by each request, at growing intervals up to five seconds and as much again by chance, so that the
 // agents of a large cluster do not come back all at once.
 func (w *Watcher) Run(ctx context.Context) {
 	ctx = klog.NewContext(ctx, logr.FromSlogHandler(quiet{w.log.Handler()}))
@@ -151,7 +153,7 @@ func (w *Watcher) list(ctx context.Context, o metav1.ListOptions) (runtime.Objec
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
 	var pods corev1.PodList
-	err := w.client.Get().Resource("pods").VersionedParams(w.options(o), w.params).Do(ctx).Into(&pods)
+	err := w.client.Get().MaxRetries(0).Resource("pods").VersionedParams(w.options(o), w.params).Do(ctx).Into(&pods)
 	if err != nil {
 		w.failed("list pods", err)
 		return nil, err
@@ -169,7 +171,7 @@ func (w *Watcher) watch(ctx context.Context, o metav1.ListOptions) (watch.Interf
 			w.failed("watch pods", err)
 		}
 	}
-	s, err := w.client.Get().Resource("pods").VersionedParams(w.options(o), w.params).Watch(ctx)
+	s, err := w.client.Get().MaxRetries(0).Resource("pods").VersionedParams(w.options(o), w.params).Watch(ctx)
 	if err != nil {
 		failed(err)
 		return nil, err
@@ -219,9 +221,33 @@ func failureOf(err error) Failure {
 	return Unreachable
 }
 
-// failed counts and logs a request that was not answered: the first of a row as a
-// warning.
+// roundTripper is a function that sends a request.
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// counted counts the requests that never reach an answer. To client-go a watch that ends
+// so is an empty one, and no failure.
+func (w *Watcher) counted(next http.RoundTripper) http.RoundTripper {
+	return roundTripper(func(r *http.Request) (*http.Response, error) {
+		answer, err := next.RoundTrip(r)
+		if err != nil {
+			w.count("ask the API server for "+r.URL.Path, err)
+		}
+		return answer, err
+	})
+}
+
+// failed counts and logs an answer that was none. Where there is none at all, counted
+// has done so.
 func (w *Watcher) failed(what string, err error) {
+	if !errors.As(err, new(*url.Error)) {
+		w.count(what, err)
+	}
+}
+
+// count counts and logs a failure: the first of a row as a warning.
+func (w *Watcher) count(what string, err error) {
 	if errors.Is(err, context.Canceled) {
 		return
 	}

@@ -3,6 +3,7 @@ package kube
 import (
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 
 	"github.com/tollwire/tollwire/attribution"
 	"github.com/tollwire/tollwire/flow"
@@ -208,6 +210,21 @@ func TestAway(t *testing.T) {
 	a.start()
 	a.put(pod(2, "new"))
 	eventually(t, "a pod after that", func() bool { _, ok := w.Pod("", id(2)); return ok })
+}
+
+// An API server that accepts and does not answer is one that is away, and says so.
+func TestHanging(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	w, err := newWatcher(&rest.Config{Host: "https://" + l.Addr().String()}, Config{Node: testNode})
+	if err != nil {
+		t.Fatal(err)
+	}
+	go w.Run(t.Context())
+	eventually(t, "a timeout", func() bool { return w.Stats().Failures["timeout"] > 0 })
 }
 
 func TestTombstones(t *testing.T) {
