@@ -438,6 +438,21 @@ static __always_inline void unreadable(struct xfer *x)
 	x->conn->frames[x->dir & 1].lost = 1;
 }
 
+// n bytes that were moved before this call's without any program's being told. A
+// head may have been among them.
+static __always_inline void missed(struct xfer *x, __u64 n)
+{
+	__sync_fetch_and_add(&x->counters->seen, n);
+	ignore_held(x);
+	if (x->conn->phase == PHASE_UNKNOWN)
+		x->conn->flags |= CONN_LATE;
+	if (x->conn->phase == PHASE_DEAD)
+		ignore(x, n);
+	else
+		drop(x, n, GAP_MISSED);
+	x->conn->frames[x->dir & 1].lost = 1;
+}
+
 // A record without payload: the end of a direction or of the connection.
 static __noinline __attribute__((unused)) int signal_end(struct xfer *x, __u32 kind)
 {

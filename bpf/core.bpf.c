@@ -16,8 +16,7 @@ const enum hdr_flags *unused_flags __attribute__((unused));
 
 // sched_process_exit runs in the exiting thread, after signal->live was counted
 // down: zero says that this was the last one. A raw tracepoint needs no tracefs.
-SEC("raw_tp/sched_process_exit")
-int process_exit(void *ctx)
+static __always_inline int on_process_exit(void)
 {
 	__u64 id = bpf_get_current_pid_tgid();
 	__u32 tgid = id >> 32;
@@ -56,4 +55,17 @@ int process_exit(void *ctx)
 	}
 	bpf_map_delete_elem(&procs, &tgid);
 	return 0;
+}
+
+SEC("raw_tp/sched_process_exit")
+int process_exit(void *ctx)
+{
+	return on_process_exit();
+}
+
+// By perf, with preemption off.
+SEC("tp/sched/sched_process_exit")
+int process_exit_whole(void *ctx)
+{
+	return on_process_exit();
 }

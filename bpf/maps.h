@@ -53,6 +53,7 @@ struct conn {
 	__u64 held_time[2];
 	__u32 exchange;
 	__u32 strangers; // calls in a row that began with nothing known, late connections only
+	__u32 seq[2];     // of TCP, behind the last call that was seen; 0: not known
 	__u8 held_len[2];
 	__u8 gap_reason[2];
 	__u8 phase;

@@ -44,6 +44,57 @@ static __always_inline bool was_used(struct sock *sk, __u8 dir, __u64 n)
 	return moved(sk, dir) > n + 1 || moved(sk, !dir) > 1;
 }
 
+// Which states of TCP have numbers for both directions, and in which a FIN takes one.
+enum {
+	NUMBERED = 1 << TCP_ESTABLISHED | 1 << TCP_FIN_WAIT1 | 1 << TCP_FIN_WAIT2 |
+		   1 << TCP_CLOSE_WAIT | 1 << TCP_LAST_ACK | 1 << TCP_CLOSING,
+	FIN_SENT = 1 << TCP_FIN_WAIT1 | 1 << TCP_FIN_WAIT2 | 1 << TCP_LAST_ACK | 1 << TCP_CLOSING,
+	FIN_CAME = 1 << TCP_CLOSE_WAIT | 1 << TCP_LAST_ACK | 1 << TCP_CLOSING,
+};
+
+// How far the program has come in one direction of a TCP stream; 0: not known.
+static __always_inline __u32 sequence(struct sock *sk, __u8 dir)
+{
+	__u32 state = 1 << (BPF_CORE_READ(sk, __sk_common.skc_state) & 31), copied;
+	struct tcp_sock *tp = (void *)sk;
+
+	if (BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP || !(state & NUMBERED))
+		return 0;
+	if (dir == DIR_WRITE)
+		return BPF_CORE_READ(tp, write_seq) - !!(state & FIN_SENT);
+	copied = BPF_CORE_READ(tp, copied_seq);
+	return copied - (state & FIN_CAME && copied == BPF_CORE_READ(tp, rcv_nxt));
+}
+
+#define KERNEL_STACK 16384 // THREAD_SIZE of x86_64, and of arm64 with pages of 4 KiB
+
+#define MAX_MISSED (1 << 28) // bytes; more is another stream on the same socket
+
+// Accounts for what has moved between the last call that was seen and this one. The
+// kernel runs no program for a call while another task is preempted inside of that
+// program; and another process, or io_uring, may have used the socket.
+static __noinline __attribute__((unused)) int note_missed(struct xfer *x)
+{
+	struct conn *c = x->conn;
+	__u32 d = x->dir & 1, before = c->seq[d];
+	__u32 now = sequence((void *)x->key.key, d), n = now - (__u32)x->n - before;
+
+	c->seq[d] = now;
+	if (before && now && n && n < MAX_MISSED)
+		missed(x, n);
+	return 0;
+}
+
+// The registers that the task has entered the kernel with.
+static __always_inline struct pt_regs *user_regs(void)
+{
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
+		return (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	return BPF_CORE_READ(task, stack) + KERNEL_STACK - bpf_core_type_size(struct pt_regs);
+}
+
 // The connection of a socket, made when this process has used none there; its
 // call has moved n bytes by now.
 static __noinline __attribute__((unused)) struct conn *
@@ -58,6 +109,10 @@ socket_conn(const struct conn_key *key, __u64 ino, __u8 dir, __u64 n)
 	if (!c)
 		return NULL;
 	c->ino = ino;
+	c->seq[DIR_READ] = sequence(sk, DIR_READ);
+	c->seq[DIR_WRITE] = sequence(sk, DIR_WRITE);
+	if (c->seq[dir & 1])
+		c->seq[dir & 1] -= n;
 	set_peer(c, sk);
 	return c;
 }
@@ -88,7 +143,9 @@ static __always_inline bool socket_seen(struct xfer *x, __u64 ino)
 	__sync_fetch_and_add(&x->counters->calls, 1);
 	__sync_fetch_and_add(&x->counters->seen, x->n);
 	x->conn = socket_conn(&x->key, ino, x->dir, x->n);
-	if (!x->conn)
+	if (x->conn)
+		note_missed(x);
+	else
 		__sync_fetch_and_add(&x->counters->dropped[GAP_STATE], x->n);
 	return x->conn;
 }
@@ -112,19 +169,32 @@ static __always_inline void socket_bytes(struct xfer *x, __u64 id, struct pt_reg
 	on_bytes(x);
 }
 
+// Finds the connection of a call that ends something of it; false when there is none.
+static __always_inline bool socket_known(struct xfer *x, __u64 ino)
+{
+	x->counters = counters_of(x->key.source);
+	x->conn = bpf_map_lookup_elem(&conns, &x->key);
+	return x->counters && x->conn && x->conn->ino == ino;
+}
+
 // A read of nothing where something was asked for: the end of that direction.
 static __always_inline void socket_eof(struct xfer *x, __u64 ino)
 {
-	x->conn = bpf_map_lookup_elem(&conns, &x->key);
-	if (x->conn && x->conn->ino == ino && x->conn->flags & CONN_CROSSED)
+	if (!socket_known(x, ino))
+		return;
+	note_missed(x);
+	if (x->conn->flags & CONN_CROSSED)
 		signal_end(x, KIND_EOF);
 }
 
 static __always_inline int socket_close(struct xfer *x, __u64 ino)
 {
-	x->conn = bpf_map_lookup_elem(&conns, &x->key);
-	if (!x->conn || x->conn->ino != ino)
+	if (!socket_known(x, ino))
 		return 0;
 	x->time = bpf_ktime_get_ns();
+	x->dir = DIR_READ;
+	note_missed(x);
+	x->dir = DIR_WRITE;
+	note_missed(x);
 	return conn_close(x);
 }

@@ -13,18 +13,6 @@
 // BTF. Linux 5.19 took out the argument before.
 const volatile __u32 recvmsg_flags = 3;
 
-#define KERNEL_STACK 16384 // THREAD_SIZE of x86_64, and of arm64 with pages of 4 KiB
-
-// The registers that the task has entered the kernel with.
-static __always_inline struct pt_regs *user_regs(void)
-{
-	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
-		return (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
-	struct task_struct *task = (void *)bpf_get_current_task();
-
-	return BPF_CORE_READ(task, stack) + KERNEL_STACK - bpf_core_type_size(struct pt_regs);
-}
-
 // Notes where the bytes of a message lie, across the iov_iters of ten years.
 static __always_inline void locate(struct sock_call *call, struct msghdr *msg)
 {
@@ -89,8 +77,9 @@ static __always_inline int enter(__u32 source, __u64 sk, struct msghdr *msg, __u
 	return 0;
 }
 
-// The return of a call that was entered: n bytes were moved, or an error.
-static __always_inline int leave(__u32 source, __s32 n)
+// The return of a call that was entered: n bytes were moved, or an error. sk is 0
+// where the return does not say whose it is.
+static __always_inline int leave(__u32 source, __u64 sk, __s32 n)
 {
 	__u64 id = bpf_get_current_pid_tgid(), ino;
 	struct sock_call *call = bpf_map_lookup_elem(&sock_calls, &id);
@@ -103,7 +92,7 @@ static __always_inline int leave(__u32 source, __s32 n)
 	bool readable;
 	__u64 size;
 
-	if (!call)
+	if (!call || (sk && sk != call->sock)) // its entry was missed
 		return 0;
 	x.key.key = call->sock;
 	x.dir = call->dir;

@@ -45,13 +45,17 @@ int fentry_recvmsg(void *ctx)
 SEC("fexit/tcp_sendmsg")
 int fexit_sendmsg(void *ctx)
 {
-	return leave(SOURCE_SOCKET_FENTRY, args_of(ctx).at[3]);
+	struct args a = args_of(ctx);
+
+	return leave(SOURCE_SOCKET_FENTRY, a.at[0], a.at[3]);
 }
 
 SEC("fexit/tcp_recvmsg")
 int fexit_recvmsg(void *ctx)
 {
-	return leave(SOURCE_SOCKET_FENTRY, args_of(ctx).at[recvmsg_args & (MAX_ARGS - 1)]);
+	struct args a = args_of(ctx);
+
+	return leave(SOURCE_SOCKET_FENTRY, a.at[0], a.at[recvmsg_args & (MAX_ARGS - 1)]);
 }
 
 SEC("fexit/tcp_sendpage")

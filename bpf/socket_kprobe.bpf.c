@@ -40,7 +40,7 @@ int kprobe_splice_read(struct pt_regs *ctx)
 SEC("kretprobe/tcp_sendmsg")
 int kprobe_return(struct pt_regs *ctx)
 {
-	return leave(SOURCE_SOCKET_KPROBE, RESULT(ctx));
+	return leave(SOURCE_SOCKET_KPROBE, 0, RESULT(ctx));
 }
 
 SEC("kprobe/tcp_close")

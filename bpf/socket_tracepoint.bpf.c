@@ -71,12 +71,9 @@ static __always_inline void locate(struct xfer *x, __u32 nr, struct pt_regs *reg
 	}
 }
 
-SEC("raw_tp/sys_enter")
-int socket_enter(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline int on_enter(struct pt_regs *regs, __u32 nr)
 {
 	__u64 id = bpf_get_current_pid_tgid();
-	struct pt_regs *regs = (void *)ctx->args[0];
-	__u32 nr = ctx->args[1];
 	struct conn_key key = {.tgid = id >> 32, .source = SOURCE_SOCKET_TRACEPOINT};
 	struct sock_call call = {};
 	struct xfer x = {};
@@ -112,13 +109,9 @@ int socket_enter(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-SEC("raw_tp/sys_exit")
-int socket_exit(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline int on_exit(struct pt_regs *regs, __u32 nr, __s64 n)
 {
 	__u64 id = bpf_get_current_pid_tgid();
-	struct pt_regs *regs = (void *)ctx->args[0];
-	__s64 n = ctx->args[1];
-	__u32 nr = SYSCALL_NR(regs);
 	struct xfer x = {.tid = id, .key = {.tgid = id >> 32, .source = SOURCE_SOCKET_TRACEPOINT}};
 	struct tcp t = {};
 	__u64 flags = 0, fd = SYSCALL_ARG1(regs);
@@ -195,4 +188,38 @@ int socket_exit(struct bpf_raw_tracepoint_args *ctx)
 	}
 	socket_bytes(&x, id, regs);
 	return 0;
+}
+
+SEC("raw_tp/sys_enter")
+int socket_enter(struct bpf_raw_tracepoint_args *ctx)
+{
+	return on_enter((void *)ctx->args[0], ctx->args[1]);
+}
+
+SEC("raw_tp/sys_exit")
+int socket_exit(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct pt_regs *regs = (void *)ctx->args[0];
+
+	return on_exit(regs, SYSCALL_NR(regs), ctx->args[1]);
+}
+
+// The same by perf's tracepoints, which the kernel runs with preemption off: since
+// Linux 7.0 a raw one is left out for others of the CPU while it is preempted.
+struct perf_syscall {
+	__u64 common;
+	__s64 nr;
+	__s64 ret; // at the exit
+};
+
+SEC("tp/raw_syscalls/sys_enter")
+int socket_enter_whole(struct perf_syscall *ctx)
+{
+	return on_enter(user_regs(), ctx->nr);
+}
+
+SEC("tp/raw_syscalls/sys_exit")
+int socket_exit_whole(struct perf_syscall *ctx)
+{
+	return on_exit(user_regs(), ctx->nr, ctx->ret);
 }

@@ -44,6 +44,7 @@ enum gap_reason {
 	GAP_UNREADABLE,
 	GAP_STATE,
 	GAP_UNJOINED,
+	GAP_MISSED,
 	NUM_GAP_REASONS,
 };
 

@@ -102,11 +102,12 @@ const (
 	GapUnreadable           // bytes that no probe can read (sendfile's pages)
 	GapState                // the connection's state could not be kept in the kernel
 	GapUnjoined             // it could not be told which connection they belong to
+	GapMissed               // moved by a call of which no program was told
 	NumGapReasons
 )
 
 var gapNames = [NumGapReasons]string{
-	"none", "ignored", "ring_full", "page_fault", "over_limit", "reorder", "unreadable", "state", "unjoined",
+	"none", "ignored", "ring_full", "page_fault", "over_limit", "reorder", "unreadable", "state", "unjoined", "missed",
 }
 
 func (g GapReason) String() string {

@@ -19,6 +19,8 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
+
+	"github.com/tollwire/tollwire/flow"
 )
 
 // Report is what this kernel and these privileges allow, and what they do not.
@@ -75,6 +77,7 @@ type TapState struct {
 type Sockets struct {
 	Way    string    `json:"way"` // fentry, kprobe, tracepoint, or off
 	Error  string    `json:"error,omitempty"`
+	Note   string    `json:"note,omitempty"`   // what this way does not see, or why a cheaper one was not taken
 	Better []Feature `json:"better,omitempty"` // ways that see more at less cost, and why they are not taken
 }
 
@@ -398,6 +401,12 @@ func (c *checker) sockets(t *Taps, err error) {
 		c.Sockets.Error = c.oneLine(err)
 	} else {
 		c.Sockets.Way = way(tap)
+	}
+	switch {
+	case tap != nil && misses(tap.source()):
+		c.Sockets.Note = "calls are missed while this kernel has preempted a task inside of a program: gaps of reason missed"
+	case tap != nil && running().preempts && tap.source() == flow.SourceSocketKprobe && c.cfg.Sockets == "auto":
+		c.Sockets.Note = "before fentry, which misses calls on a kernel that preempts it"
 	}
 	for _, better := range socketTaps {
 		if err := t.refused[better.source()]; err != nil {

@@ -44,6 +44,7 @@ type coreConn struct {
 	HeldTime  [2]uint64
 	Exchange  uint32
 	Strangers uint32
+	Seq       [2]uint32
 	HeldLen   [2]uint8
 	GapReason [2]uint8
 	Phase     uint8
@@ -80,7 +81,7 @@ type coreCounters struct {
 	Submitted uint64
 	Records   uint64
 	Ignored   uint64
-	Dropped   [9]uint64
+	Dropped   [10]uint64
 	LostEnds  uint64
 }
 
@@ -103,7 +104,8 @@ const (
 	coreGapReasonGAP_UNREADABLE  coreGapReason = 6
 	coreGapReasonGAP_STATE       coreGapReason = 7
 	coreGapReasonGAP_UNJOINED    coreGapReason = 8
-	coreGapReasonNUM_GAP_REASONS coreGapReason = 9
+	coreGapReasonGAP_MISSED      coreGapReason = 9
+	coreGapReasonNUM_GAP_REASONS coreGapReason = 10
 )
 
 type coreHdr struct {
@@ -212,23 +214,24 @@ type coreVerdictKey struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	coreMapCalls         = "calls"
-	coreMapConfig        = "config"
-	coreMapConns         = "conns"
-	coreMapProcs         = "procs"
-	coreMapRings         = "rings"
-	coreMapSockCalls     = "sock_calls"
-	coreMapStats         = "stats"
-	coreMapThreads       = "threads"
-	coreMapVerdicts      = "verdicts"
-	coreProgProcessExit  = "process_exit"
-	coreVarUnusedDir     = "unused_dir"
-	coreVarUnusedFlags   = "unused_flags"
-	coreVarUnusedGap     = "unused_gap"
-	coreVarUnusedHdr     = "unused_hdr"
-	coreVarUnusedKind    = "unused_kind"
-	coreVarUnusedSource  = "unused_source"
-	coreVarUnusedVerdict = "unused_verdict"
+	coreMapCalls             = "calls"
+	coreMapConfig            = "config"
+	coreMapConns             = "conns"
+	coreMapProcs             = "procs"
+	coreMapRings             = "rings"
+	coreMapSockCalls         = "sock_calls"
+	coreMapStats             = "stats"
+	coreMapThreads           = "threads"
+	coreMapVerdicts          = "verdicts"
+	coreProgProcessExit      = "process_exit"
+	coreProgProcessExitWhole = "process_exit_whole"
+	coreVarUnusedDir         = "unused_dir"
+	coreVarUnusedFlags       = "unused_flags"
+	coreVarUnusedGap         = "unused_gap"
+	coreVarUnusedHdr         = "unused_hdr"
+	coreVarUnusedKind        = "unused_kind"
+	coreVarUnusedSource      = "unused_source"
+	coreVarUnusedVerdict     = "unused_verdict"
 )
 
 // loadCore returns the embedded CollectionSpec for core.
@@ -273,7 +276,8 @@ type coreSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type coreProgramSpecs struct {
-	ProcessExit *ebpf.ProgramSpec `ebpf:"process_exit"`
+	ProcessExit      *ebpf.ProgramSpec `ebpf:"process_exit"`
+	ProcessExitWhole *ebpf.ProgramSpec `ebpf:"process_exit_whole"`
 }
 
 // coreMapSpecs contains maps before they are loaded into the kernel.
@@ -366,12 +370,14 @@ type coreVariables struct {
 //
 // It can be passed to loadCoreObjects or ebpf.CollectionSpec.LoadAndAssign.
 type corePrograms struct {
-	ProcessExit *ebpf.Program `ebpf:"process_exit"`
+	ProcessExit      *ebpf.Program `ebpf:"process_exit"`
+	ProcessExitWhole *ebpf.Program `ebpf:"process_exit_whole"`
 }
 
 func (p *corePrograms) Close() error {
 	return _CoreClose(
 		p.ProcessExit,
+		p.ProcessExitWhole,
 	)
 }
 

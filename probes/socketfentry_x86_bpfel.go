@@ -44,6 +44,7 @@ type socketFentryConn struct {
 	HeldTime  [2]uint64
 	Exchange  uint32
 	Strangers uint32
+	Seq       [2]uint32
 	HeldLen   [2]uint8
 	GapReason [2]uint8
 	Phase     uint8
@@ -80,7 +81,7 @@ type socketFentryCounters struct {
 	Submitted uint64
 	Records   uint64
 	Ignored   uint64
-	Dropped   [9]uint64
+	Dropped   [10]uint64
 	LostEnds  uint64
 }
 

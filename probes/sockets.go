@@ -22,8 +22,28 @@ type socketTap interface {
 	attach(programs map[string]*ebpf.Program) ([]link.Link, error)
 }
 
-// socketTaps are the ways to the sockets, the best first.
+// socketTaps are the ways to the sockets, the cheapest first.
 var socketTaps = []socketTap{socketFentry{}, socketKprobe{}, socketTracepoint{}}
+
+// bestSocketTaps are the ways to the sockets, the best of this kernel first: one that
+// misses calls is the worse one.
+func bestSocketTaps() []socketTap {
+	if running().preempts {
+		return []socketTap{socketKprobe{}, socketFentry{}, socketTracepoint{}}
+	}
+	return socketTaps
+}
+
+// misses reports whether the kernel leaves out calls of a way to the sockets.
+func misses(way flow.Source) bool {
+	switch way {
+	case flow.SourceSocketFentry:
+		return running().preempts
+	case flow.SourceSocketTracepoint:
+		return running().rawPreempts && !byPerf()
+	}
+	return false
+}
 
 // way is a tap's value of Config.Sockets.
 func way(tap socketTap) string { return strings.TrimPrefix(tap.source().String(), "socket.") }
@@ -36,7 +56,7 @@ func (t *Taps) attachSockets() (socketTap, []link.Link, error) {
 		return nil, nil, nil
 	}
 	var errs []error
-	for _, tap := range socketTaps {
+	for _, tap := range bestSocketTaps() {
 		if t.cfg.Sockets != "auto" && t.cfg.Sockets != way(tap) {
 			continue
 		}

@@ -149,6 +149,47 @@ func (c *capture) of(s *content, dir flow.Dir) *content {
 	return &found
 }
 
+// TestMissedCalls: what went through a connection without a program's being told is a gap
+// with a name. Here another process moves it.
+func TestMissedCalls(t *testing.T) {
+	c := start(t, Config{})
+	server, _ := server(t, false)
+	at, err := url.Parse(server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	missed := func() uint64 { return c.taps.Stats().Sources[c.taps.sockets].Dropped[flow.GapMissed] }
+	before := missed()
+	id := fmt.Sprintf("missed-%d", time.Now().UnixNano())
+	run(t, nil, "python3", "-c", client+`
+def elsewhere(do):
+    pid = os.fork()
+    if not pid:
+        do()
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+s.sendall(head + body[:50])
+elsewhere(lambda: s.sendall(body[50:80]))
+s.sendall(body[80:])
+s.recv(17)
+elsewhere(lambda: s.recv(20))
+while s.recv(4096): pass`, at.Hostname(), at.Port(), id)
+	w := c.one(flow.Write, "POST /v1/x?id="+id)
+	_, body, _ := bytes.Cut(w.bytes, []byte("\r\n\r\n"))
+	want := bytes.Repeat([]byte("0123456789"), 10)
+	clear(want[50:80])
+	if w.late || w.heads != 1 || w.gap != 30 || w.reason != flow.GapMissed || !bytes.Equal(body, want) {
+		t.Errorf("late %v, heads %d, a gap of %d for %v, %q", w.late, w.heads, w.gap, w.reason, body)
+	}
+	r := c.of(w, flow.Read)
+	if r.gap != 20 || r.reason != flow.GapMissed || !bytes.HasPrefix(r.bytes, []byte("HTTP/1.1 200 OK\r\n\x00")) || !bytes.HasSuffix(r.bytes, []byte("answer to "+id+": 100 bytes")) {
+		t.Errorf("a gap of %d for %v, %q", r.gap, r.reason, r.bytes)
+	}
+	if n := missed() - before; n != 50 {
+		t.Errorf("%d bytes were counted, want 50", n)
+	}
+}
+
 const socketChild = "SOCKET_CHILD"
 
 // TestSocketChild is a program that other tests run: it makes a request with the

@@ -1,33 +1,43 @@
 package probes
 
 import (
-	"fmt"
-
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 
 	"github.com/tollwire/tollwire/flow"
 )
 
-// socketTracepoint sees system calls by raw tracepoints, which need no tracefs.
+// socketTracepoint sees system calls by their tracepoints: raw ones, which need no
+// tracefs, or perf's.
 type socketTracepoint struct{}
 
 func (socketTracepoint) source() flow.Source { return flow.SourceSocketTracepoint }
 
 func (socketTracepoint) probe() error { return tryRawTracepoint() }
 
-func (socketTracepoint) spec() (*ebpf.CollectionSpec, error) { return loadSocketTracepoint() }
+func (socketTracepoint) spec() (*ebpf.CollectionSpec, error) {
+	spec, err := loadSocketTracepoint()
+	if err != nil {
+		return nil, err
+	}
+	unused := ebpf.TracePoint
+	if byPerf() {
+		unused = ebpf.RawTracepoint
+	}
+	for name, p := range spec.Programs {
+		if p.Type == unused {
+			delete(spec.Programs, name)
+		}
+	}
+	return spec, nil
+}
 
 func (socketTracepoint) attach(programs map[string]*ebpf.Program) ([]link.Link, error) {
-	at := func(name, program string) func() (link.Link, error) {
+	at := func(name, raw, whole string) func() (link.Link, error) {
 		return func() (link.Link, error) {
-			l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: name, Program: programs[program]})
-			if err != nil {
-				return nil, fmt.Errorf("attach to %s: %w", name, err)
-			}
-			return l, nil
+			return attachTracepoint("raw_syscalls", name, programs[raw], programs[whole])
 		}
 	}
 	// The entry first: an exit without its entry takes the exit's time.
-	return attachAll(at("sys_enter", "socket_enter"), at("sys_exit", "socket_exit"))
+	return attachAll(at("sys_enter", "socket_enter", "socket_enter_whole"), at("sys_exit", "socket_exit", "socket_exit_whole"))
 }

@@ -44,6 +44,7 @@ type socketTracepointConn struct {
 	HeldTime  [2]uint64
 	Exchange  uint32
 	Strangers uint32
+	Seq       [2]uint32
 	HeldLen   [2]uint8
 	GapReason [2]uint8
 	Phase     uint8
@@ -80,7 +81,7 @@ type socketTracepointCounters struct {
 	Submitted uint64
 	Records   uint64
 	Ignored   uint64
-	Dropped   [9]uint64
+	Dropped   [10]uint64
 	LostEnds  uint64
 }
 
@@ -124,17 +125,19 @@ type socketTracepointVerdictKey struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	socketTracepointMapCalls        = "calls"
-	socketTracepointMapConfig       = "config"
-	socketTracepointMapConns        = "conns"
-	socketTracepointMapProcs        = "procs"
-	socketTracepointMapRings        = "rings"
-	socketTracepointMapSockCalls    = "sock_calls"
-	socketTracepointMapStats        = "stats"
-	socketTracepointMapThreads      = "threads"
-	socketTracepointMapVerdicts     = "verdicts"
-	socketTracepointProgSocketEnter = "socket_enter"
-	socketTracepointProgSocketExit  = "socket_exit"
+	socketTracepointMapCalls             = "calls"
+	socketTracepointMapConfig            = "config"
+	socketTracepointMapConns             = "conns"
+	socketTracepointMapProcs             = "procs"
+	socketTracepointMapRings             = "rings"
+	socketTracepointMapSockCalls         = "sock_calls"
+	socketTracepointMapStats             = "stats"
+	socketTracepointMapThreads           = "threads"
+	socketTracepointMapVerdicts          = "verdicts"
+	socketTracepointProgSocketEnter      = "socket_enter"
+	socketTracepointProgSocketEnterWhole = "socket_enter_whole"
+	socketTracepointProgSocketExit       = "socket_exit"
+	socketTracepointProgSocketExitWhole  = "socket_exit_whole"
 )
 
 // loadSocketTracepoint returns the embedded CollectionSpec for socketTracepoint.
@@ -179,8 +182,10 @@ type socketTracepointSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type socketTracepointProgramSpecs struct {
-	SocketEnter *ebpf.ProgramSpec `ebpf:"socket_enter"`
-	SocketExit  *ebpf.ProgramSpec `ebpf:"socket_exit"`
+	SocketEnter      *ebpf.ProgramSpec `ebpf:"socket_enter"`
+	SocketEnterWhole *ebpf.ProgramSpec `ebpf:"socket_enter_whole"`
+	SocketExit       *ebpf.ProgramSpec `ebpf:"socket_exit"`
+	SocketExitWhole  *ebpf.ProgramSpec `ebpf:"socket_exit_whole"`
 }
 
 // socketTracepointMapSpecs contains maps before they are loaded into the kernel.
@@ -259,14 +264,18 @@ type socketTracepointVariables struct {
 //
 // It can be passed to loadSocketTracepointObjects or ebpf.CollectionSpec.LoadAndAssign.
 type socketTracepointPrograms struct {
-	SocketEnter *ebpf.Program `ebpf:"socket_enter"`
-	SocketExit  *ebpf.Program `ebpf:"socket_exit"`
+	SocketEnter      *ebpf.Program `ebpf:"socket_enter"`
+	SocketEnterWhole *ebpf.Program `ebpf:"socket_enter_whole"`
+	SocketExit       *ebpf.Program `ebpf:"socket_exit"`
+	SocketExitWhole  *ebpf.Program `ebpf:"socket_exit_whole"`
 }
 
 func (p *socketTracepointPrograms) Close() error {
 	return _SocketTracepointClose(
 		p.SocketEnter,
+		p.SocketEnterWhole,
 		p.SocketExit,
+		p.SocketExitWhole,
 	)
 }
 

@@ -19,9 +19,10 @@ type SourceStats struct {
 	LostEnds  uint64 // ends of directions, connections and (SourceNone) processes that no ring had room for
 	// Missed is how often the kernel passed a place without running the tap's program
 	// there: another task was preempted inside of it on the same CPU (fentry on
-	// preemptible kernels, tracepoints since Linux 7.0), or more calls slept than a
-	// kretprobe has room for. What these calls moved is in no other number. Zero where
-	// the kernel does not count it: before Linux 5.12, of kretprobes before 6.7.
+	// preemptible kernels, raw tracepoints since Linux 7.0), or more calls slept than a
+	// kretprobe has room for. What these calls moved is found by the socket's next call
+	// and counted as seen and dropped, GapMissed. Zero where the kernel does not count
+	// it: before Linux 5.12, of kretprobes before 6.7.
 	Missed uint64
 }
 

@@ -280,7 +280,7 @@ func withoutCallbacks(spec *ebpf.CollectionSpec) {
 
 // attachKernel attaches what belongs to no file: the end of processes, sockets.
 func (t *Taps) attachKernel() error {
-	l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: "sched_process_exit", Program: t.core.ProcessExit})
+	l, err := attachTracepoint("sched", "sched_process_exit", t.core.ProcessExit, t.core.ProcessExitWhole)
 	if err != nil {
 		t.log.Error("cannot see processes end", "err", err)
 	} else {

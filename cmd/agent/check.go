@@ -89,7 +89,7 @@ func printReport(out io.Writer, r *probes.Report) error {
 	if r.Sockets.Way == "off" {
 		way = "not seen"
 	}
-	row("\nSOCKETS\t%s\t%s", way, r.Sockets.Error)
+	row("\nSOCKETS\t%s\t%s", way, cmp.Or(r.Sockets.Error, r.Sockets.Note))
 	for _, f := range r.Sockets.Better {
 		row("  not by %s\t%s\t%s", f.Name, f.State, f.Detail)
 	}

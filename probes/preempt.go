@@ -1,0 +1,73 @@
+package probes
+
+import (
+	"fmt"
+	"regexp"
+	"sync"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+)
+
+// While a task is preempted inside of a BPF program, the kernel leaves that program out
+// for every other task of the CPU. It preempts those of fentry where it preempts itself,
+// and since Linux 7.0, which always does, those of raw tracepoints too; those of kprobes
+// and of perf's tracepoints never.
+
+// alwaysPreempts are the versions, as uname -v says them, of kernels that were built to
+// preempt themselves; PREEMPT_DYNAMIC leaves it to the boot, and distributions do not.
+var alwaysPreempts = regexp.MustCompile(`\bPREEMPT(_RT|_LAZY)?\b`)
+
+// preempts reports whether the kernel preempts fentry programs.
+func preempts(release, version string) bool {
+	return rawPreempts(release) || alwaysPreempts.MatchString(version)
+}
+
+// rawPreempts reports whether the kernel preempts the programs of raw tracepoints.
+func rawPreempts(release string) bool { return atLeast(release, 7, 0) }
+
+// running is what the running kernel does.
+var running = sync.OnceValue(func() (k struct{ preempts, rawPreempts bool }) {
+	var name unix.Utsname
+	if unix.Uname(&name) != nil {
+		return k
+	}
+	release := unix.ByteSliceToString(name.Release[:])
+	k.preempts = preempts(release, unix.ByteSliceToString(name.Version[:]))
+	k.rawPreempts = rawPreempts(release)
+	return k
+})
+
+// perfTracepoints says why tracepoints are not had by perf; nil where they are.
+var perfTracepoints = sync.OnceValue(func() error {
+	prog, err := nothing(ebpf.TracePoint, ebpf.AttachNone, "")
+	if err != nil {
+		return fmt.Errorf("load program: %w", err)
+	}
+	defer prog.Close()
+	l, err := link.Tracepoint("raw_syscalls", "sys_exit", prog, nil)
+	if err != nil {
+		return fmt.Errorf("attach by perf: %w", err)
+	}
+	return l.Close()
+})
+
+// byPerf reports whether tracepoints are to be had by perf: it costs more and wants
+// tracefs, so only where the kernel preempts the programs of raw ones.
+func byPerf() bool { return running().rawPreempts && perfTracepoints() == nil }
+
+// attachTracepoint runs whole by perf's tracepoint where that is needed, else raw.
+func attachTracepoint(group, name string, raw, whole *ebpf.Program) (link.Link, error) {
+	var l link.Link
+	var err error
+	if byPerf() {
+		l, err = link.Tracepoint(group, name, whole, nil)
+	} else {
+		l, err = link.AttachRawTracepoint(link.RawTracepointOptions{Name: name, Program: raw})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("attach to %s: %w", name, err)
+	}
+	return l, nil
+}
