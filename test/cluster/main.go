@@ -279,8 +279,7 @@ func (t *trialRun) first(ctx context.Context, v *verdict) error {
 	return err
 }
 
-// away is a round while the API server is away. What happens meanwhile in etcd makes
-// the agent's watch expire: it must learn from a new list.
+// away is a round while the API server is away.
 func (t *trialRun) away(ctx context.Context, _ *verdict) error {
 	t.n.api.kill()
 	t.say("the API server is gone")
@@ -288,9 +287,6 @@ func (t *trialRun) away(ctx context.Context, _ *verdict) error {
 		return err
 	}
 	if err := t.recorded(ctx, fmt.Sprintf("API server away for %v", t.outage)); err != nil {
-		return err
-	}
-	if err := t.n.outdate(ctx); err != nil {
 		return err
 	}
 	return t.n.serve(ctx)

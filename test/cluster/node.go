@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -197,25 +196,6 @@ func (n *node) serve(ctx context.Context) (err error) {
 	})
 	if err != nil {
 		return fmt.Errorf("%w\n%s", err, n.tail("apiserver"))
-	}
-	return nil
-}
-
-// outdate makes etcd's history go on without the API server, for which watches that
-// began before are then too old.
-func (n *node) outdate(ctx context.Context) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, etcdAddress+"/v3/kv/put",
-		strings.NewReader(`{"key": "dG9sbHdpcmU=", "value": ""}`))
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("put a key into etcd: %s", resp.Status)
 	}
 	return nil
 }
