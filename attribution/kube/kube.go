@@ -44,7 +44,10 @@ type Config struct {
 	Keep func(annotation string) bool
 	// Tombstone is how long a pod that was deleted is still known; 0: five minutes.
 	Tombstone time.Duration
-	Logger    *slog.Logger
+	// RefusedFor is how long a refusal to name a controller's owner stands: an API server
+	// that has just started refuses what it allows a moment later. 0: half a minute.
+	RefusedFor time.Duration
+	Logger     *slog.Logger
 }
 
 // Watcher is the pods of one node. It is an attribution.Pods.
@@ -91,6 +94,9 @@ func newWatcher(rc *rest.Config, c Config) (*Watcher, error) {
 	if c.Tombstone == 0 {
 		c.Tombstone = 5 * time.Minute
 	}
+	if c.RefusedFor == 0 {
+		c.RefusedFor = 30 * time.Second
+	}
 	// Only the types that are asked for: client-go's own scheme links all of them in.
 	scheme := runtime.NewScheme()
 	if err := corev1.AddToScheme(scheme); err != nil {
@@ -114,7 +120,7 @@ func newWatcher(rc *rest.Config, c Config) (*Watcher, error) {
 		return nil, fmt.Errorf("make the API client: %w", err)
 	}
 	w.client = client
-	w.owners = newOwners(w)
+	w.owners = newOwners(w, c.RefusedFor)
 	w.pods = newStore(w.owners, c.Keep, c.Tombstone)
 	return w, nil
 }

@@ -171,6 +171,31 @@ func TestForbidden(t *testing.T) {
 	eventually(t, "the pod", func() bool { _, ok := w.Pod("", id(1)); return ok })
 }
 
+// A refusal to name an owner does not stand for ever: an API server that has just started
+// refuses what it allows a moment later.
+func TestOwnerRefused(t *testing.T) {
+	a := newAPI(t)
+	const path = "/apis/batch/v1/namespaces/prod/jobs/nightly-2"
+	a.meta[path] = controller("CronJob", "nightly")
+	a.refuse = func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path != path || a.requests(path) > 2 {
+			return false
+		}
+		failWith(w, http.StatusForbidden, metav1.StatusReasonForbidden)
+		return true
+	}
+	a.put(pod(1, "nightly", controlled("batch/v1", "Job", "nightly-2")))
+	w := a.watcher(func(c *Config) { c.RefusedFor = 100 * time.Millisecond })
+	resolved := func(controller string) func() bool {
+		return func() bool { p, ok := w.Pod("", id(1)); return ok && p.Resolved && p.Controller == controller }
+	}
+	eventually(t, "what is known without it", resolved("nightly-2"))
+	eventually(t, "the owner", resolved("nightly"))
+	if n := w.Stats().Failures["forbidden"]; n != 2 {
+		t.Errorf("%d refusals, want 2", n)
+	}
+}
+
 // The watch has expired: what happened meanwhile is learnt from a new list, and
 // what is no longer there keeps its name.
 func TestExpired(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/workqueue"
 
@@ -29,19 +30,21 @@ const askTimeout = 10 * time.Second
 // owners finds what pods' controllers belong to. Most of it stands in the pod
 // itself; the API server is asked for the rest, once each.
 type owners struct {
-	w     *Watcher
-	queue workqueue.TypedRateLimitingInterface[ownerKey]
+	w          *Watcher
+	queue      workqueue.TypedRateLimitingInterface[ownerKey]
+	refusedFor time.Duration
 
 	mu    sync.Mutex
 	known map[ownerKey]owner
 }
 
-func newOwners(w *Watcher) *owners {
+func newOwners(w *Watcher, refusedFor time.Duration) *owners {
 	return &owners{
 		w: w,
 		queue: workqueue.NewTypedRateLimitingQueue(
 			workqueue.NewTypedItemExponentialFailureRateLimiter[ownerKey](200*time.Millisecond, 15*time.Second)),
-		known: make(map[ownerKey]owner),
+		refusedFor: refusedFor,
+		known:      make(map[ownerKey]owner),
 	}
 }
 
@@ -92,6 +95,8 @@ func (o *owners) settle(e *entry) {
 		o.queue.Add(e.owner)
 		return
 	}
+	e.pod.Controller = e.owner.name
+	delete(e.pod.Workload, "k8s.cronjob.name") // a guess, made while it was refused
 	if top.kind == unknownKind {
 		top = owner{}
 		if name, ok := attribution.CronJobOf(e.owner.name, e.born); ok && e.owner.kind == "Job" {
@@ -114,8 +119,9 @@ func (o *owners) settle(e *entry) {
 // could no longer show.
 const unknownKind = "?"
 
-// run answers questions until ctx is done; each answer is told.
-func (o *owners) run(ctx context.Context, tell func(ownerKey)) {
+// run answers questions until ctx is done; each answer is told, which says whether
+// anyone wants to know.
+func (o *owners) run(ctx context.Context, tell func(ownerKey) bool) {
 	go func() {
 		<-ctx.Done()
 		o.queue.ShutDown()
@@ -126,9 +132,9 @@ func (o *owners) run(ctx context.Context, tell func(ownerKey)) {
 			return
 		}
 		o.mu.Lock()
-		_, known := o.known[key]
+		top, known := o.known[key]
 		o.mu.Unlock()
-		if known {
+		if known && top.kind != unknownKind {
 			o.queue.Forget(key)
 			o.queue.Done(key)
 			continue
@@ -151,7 +157,9 @@ func (o *owners) run(ctx context.Context, tell func(ownerKey)) {
 		o.mu.Unlock()
 		o.queue.Forget(key)
 		o.queue.Done(key)
-		tell(key)
+		if tell(key) && (apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err)) {
+			o.queue.AddAfter(key, o.refusedFor)
+		}
 	}
 }
 

@@ -195,8 +195,9 @@ func (s *store) expire() {
 	s.dead = append(s.dead[:0:0], s.dead[n:]...)
 }
 
-// owned renews the pods whose controller's owner has become known.
-func (s *store) owned(key ownerKey) {
+// owned renews the pods whose controller's owner has become known, and says whether there
+// are any.
+func (s *store) owned(key ownerKey) (any bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, e := range s.pods {
@@ -205,9 +206,11 @@ func (s *store) owned(key ownerKey) {
 			pod.Workload = maps.Clone(pod.Workload)
 			e.pod = &pod
 			s.owners.settle(e)
+			any = true
 		}
 	}
 	s.expire()
+	return any
 }
 
 // slim returns what is used of a pod, without its owner.
