@@ -923,11 +923,9 @@ static int follow(__u32 i, struct cursor **at)
 
 // The bytes that a system call has moved through a socket whose records are followed;
 // NULL for every other call.
-static __noinline struct cursor *cursor_of(struct bpf_raw_tracepoint_args *ctx)
+static __noinline struct cursor *cursor_of(struct pt_regs *regs, __s64 n)
 {
 	__u64 id = bpf_get_current_pid_tgid();
-	struct pt_regs *regs = (void *)ctx->args[0];
-	__s64 n = ctx->args[1];
 	__u32 tgid = id >> 32, nr;
 	struct wire_key key = {.tgid = tgid};
 	struct cursor *c;
@@ -1014,11 +1012,8 @@ static __noinline int lose(struct cursor *c)
 #define MAX_STEPS 4096
 #define MAX_STEPS_UNROLLED 64
 
-SEC("raw_tp/sys_exit")
-int aead_moved(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline int on_moved(struct cursor *c)
 {
-	struct cursor *c = cursor_of(ctx);
-
 	if (!c)
 		return 0;
 	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop)) {
@@ -1033,19 +1028,29 @@ int aead_moved(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
+SEC("raw_tp/sys_exit")
+int aead_moved(struct bpf_raw_tracepoint_args *ctx)
+{
+	return on_moved(cursor_of((void *)ctx->args[0], ctx->args[1]));
+}
+
+SEC("tp/raw_syscalls/sys_exit")
+int aead_moved_whole(struct perf_syscall *ctx)
+{
+	return on_moved(cursor_of(user_regs(), ctx->ret));
+}
+
 // A socket's last descriptor is closed: its connection is over.
-SEC("raw_tp/sys_enter")
-int aead_closed(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline int on_close(struct pt_regs *regs, __u32 nr)
 {
 	__u64 id = bpf_get_current_pid_tgid();
-	struct pt_regs *regs = (void *)ctx->args[0];
 	__u32 tgid = id >> 32;
 	struct wire_key key = {.tgid = tgid};
 	struct xfer x = {.tid = id, .key = {.tgid = tgid}};
 	struct tcp t = {};
 	struct wire *w;
 
-	if (ctx->args[1] != NR_CLOSE || !bpf_map_lookup_elem(&sealers, &tgid) ||
+	if (nr != NR_CLOSE || !bpf_map_lookup_elem(&sealers, &tgid) ||
 	    !find_tcp(SYSCALL_ARG1(regs), &t) || !last_reference(t.file))
 		return 0;
 	key.sock = (__u64)t.sk;
@@ -1060,4 +1065,16 @@ int aead_closed(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	x.time = bpf_ktime_get_ns();
 	return conn_close(&x);
+}
+
+SEC("raw_tp/sys_enter")
+int aead_closed(struct bpf_raw_tracepoint_args *ctx)
+{
+	return on_close((void *)ctx->args[0], ctx->args[1]);
+}
+
+SEC("tp/raw_syscalls/sys_enter")
+int aead_closed_whole(struct perf_syscall *ctx)
+{
+	return on_close(user_regs(), ctx->nr);
 }

@@ -232,6 +232,14 @@ struct bpf_raw_tracepoint_args {
 	__u64 args[0];
 };
 
+// A system call by perf's tracepoints, whose programs the kernel runs with preemption
+// off: since Linux 7.0 a raw one's is left out for others of the CPU while it is preempted.
+struct perf_syscall {
+	__u64 common;
+	__s64 nr;
+	__s64 ret; // at the exit
+};
+
 struct iovec {
 	__u64 iov_base;
 	__u64 iov_len;
@@ -254,3 +262,15 @@ struct mmsghdr {
 
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
+
+#define KERNEL_STACK 16384 // THREAD_SIZE of x86_64, and of arm64 with pages of 4 KiB
+
+// The registers that the task has entered the kernel with.
+static __always_inline struct pt_regs *user_regs(void)
+{
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
+		return (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	return BPF_CORE_READ(task, stack) + KERNEL_STACK - bpf_core_type_size(struct pt_regs);
+}

@@ -66,8 +66,6 @@ static __always_inline __u32 sequence(struct sock *sk, __u8 dir)
 	return copied - (state & FIN_CAME && copied == BPF_CORE_READ(tp, rcv_nxt));
 }
 
-#define KERNEL_STACK 16384 // THREAD_SIZE of x86_64, and of arm64 with pages of 4 KiB
-
 #define MAX_MISSED (1 << 28) // bytes; more is another stream on the same socket
 
 // Accounts for what has moved between the last call that was seen and this one. The
@@ -83,16 +81,6 @@ static __noinline __attribute__((unused)) int note_missed(struct xfer *x)
 	if (before && now && n && n < MAX_MISSED)
 		missed(x, n);
 	return 0;
-}
-
-// The registers that the task has entered the kernel with.
-static __always_inline struct pt_regs *user_regs(void)
-{
-	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
-		return (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
-	struct task_struct *task = (void *)bpf_get_current_task();
-
-	return BPF_CORE_READ(task, stack) + KERNEL_STACK - bpf_core_type_size(struct pt_regs);
 }
 
 // The connection of a socket, made when this process has used none there; its

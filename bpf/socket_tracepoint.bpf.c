@@ -204,14 +204,6 @@ int socket_exit(struct bpf_raw_tracepoint_args *ctx)
 	return on_exit(regs, SYSCALL_NR(regs), ctx->args[1]);
 }
 
-// The same by perf's tracepoints, which the kernel runs with preemption off: since
-// Linux 7.0 a raw one is left out for others of the CPU while it is preempted.
-struct perf_syscall {
-	__u64 common;
-	__s64 nr;
-	__s64 ret; // at the exit
-};
-
 SEC("tp/raw_syscalls/sys_enter")
 int socket_enter_whole(struct perf_syscall *ctx)
 {

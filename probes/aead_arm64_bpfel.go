@@ -41,11 +41,13 @@ const (
 	aeadProgAeadChachaSealBoringssl = "aead_chacha_seal_boringssl"
 	aeadProgAeadChachaSealRing      = "aead_chacha_seal_ring"
 	aeadProgAeadClosed              = "aead_closed"
+	aeadProgAeadClosedWhole         = "aead_closed_whole"
 	aeadProgAeadCounted             = "aead_counted"
 	aeadProgAeadCounter             = "aead_counter"
 	aeadProgAeadHash                = "aead_hash"
 	aeadProgAeadHashRing            = "aead_hash_ring"
 	aeadProgAeadMoved               = "aead_moved"
+	aeadProgAeadMovedWhole          = "aead_moved_whole"
 	aeadProgAeadMultiplied          = "aead_multiplied"
 	aeadProgAeadMultiplyAwslc       = "aead_multiply_awslc"
 	aeadProgAeadMultiplyBoringssl   = "aead_multiply_boringssl"
@@ -108,11 +110,13 @@ type aeadProgramSpecs struct {
 	AeadChachaSealBoringssl *ebpf.ProgramSpec `ebpf:"aead_chacha_seal_boringssl"`
 	AeadChachaSealRing      *ebpf.ProgramSpec `ebpf:"aead_chacha_seal_ring"`
 	AeadClosed              *ebpf.ProgramSpec `ebpf:"aead_closed"`
+	AeadClosedWhole         *ebpf.ProgramSpec `ebpf:"aead_closed_whole"`
 	AeadCounted             *ebpf.ProgramSpec `ebpf:"aead_counted"`
 	AeadCounter             *ebpf.ProgramSpec `ebpf:"aead_counter"`
 	AeadHash                *ebpf.ProgramSpec `ebpf:"aead_hash"`
 	AeadHashRing            *ebpf.ProgramSpec `ebpf:"aead_hash_ring"`
 	AeadMoved               *ebpf.ProgramSpec `ebpf:"aead_moved"`
+	AeadMovedWhole          *ebpf.ProgramSpec `ebpf:"aead_moved_whole"`
 	AeadMultiplied          *ebpf.ProgramSpec `ebpf:"aead_multiplied"`
 	AeadMultiplyAwslc       *ebpf.ProgramSpec `ebpf:"aead_multiply_awslc"`
 	AeadMultiplyBoringssl   *ebpf.ProgramSpec `ebpf:"aead_multiply_boringssl"`
@@ -233,11 +237,13 @@ type aeadPrograms struct {
 	AeadChachaSealBoringssl *ebpf.Program `ebpf:"aead_chacha_seal_boringssl"`
 	AeadChachaSealRing      *ebpf.Program `ebpf:"aead_chacha_seal_ring"`
 	AeadClosed              *ebpf.Program `ebpf:"aead_closed"`
+	AeadClosedWhole         *ebpf.Program `ebpf:"aead_closed_whole"`
 	AeadCounted             *ebpf.Program `ebpf:"aead_counted"`
 	AeadCounter             *ebpf.Program `ebpf:"aead_counter"`
 	AeadHash                *ebpf.Program `ebpf:"aead_hash"`
 	AeadHashRing            *ebpf.Program `ebpf:"aead_hash_ring"`
 	AeadMoved               *ebpf.Program `ebpf:"aead_moved"`
+	AeadMovedWhole          *ebpf.Program `ebpf:"aead_moved_whole"`
 	AeadMultiplied          *ebpf.Program `ebpf:"aead_multiplied"`
 	AeadMultiplyAwslc       *ebpf.Program `ebpf:"aead_multiply_awslc"`
 	AeadMultiplyBoringssl   *ebpf.Program `ebpf:"aead_multiply_boringssl"`
@@ -260,11 +266,13 @@ func (p *aeadPrograms) Close() error {
 		p.AeadChachaSealBoringssl,
 		p.AeadChachaSealRing,
 		p.AeadClosed,
+		p.AeadClosedWhole,
 		p.AeadCounted,
 		p.AeadCounter,
 		p.AeadHash,
 		p.AeadHashRing,
 		p.AeadMoved,
+		p.AeadMovedWhole,
 		p.AeadMultiplied,
 		p.AeadMultiplyAwslc,
 		p.AeadMultiplyBoringssl,

@@ -57,6 +57,25 @@ var perfTracepoints = sync.OnceValue(func() error {
 // tracefs, so only where the kernel preempts the programs of raw ones.
 func byPerf() bool { return running().rawPreempts && perfTracepoints() == nil }
 
+// onTracepoints is an object with those of its programs on tracepoints that are to be
+// attached here.
+func onTracepoints(load func() (*ebpf.CollectionSpec, error)) (*ebpf.CollectionSpec, error) {
+	spec, err := load()
+	if err != nil {
+		return nil, err
+	}
+	unused := ebpf.TracePoint
+	if byPerf() {
+		unused = ebpf.RawTracepoint
+	}
+	for name, p := range spec.Programs {
+		if p.Type == unused {
+			delete(spec.Programs, name)
+		}
+	}
+	return spec, nil
+}
+
 // attachTracepoint runs whole by perf's tracepoint where that is needed, else raw.
 func attachTracepoint(group, name string, raw, whole *ebpf.Program) (link.Link, error) {
 	var l link.Link

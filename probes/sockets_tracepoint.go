@@ -16,20 +16,7 @@ func (socketTracepoint) source() flow.Source { return flow.SourceSocketTracepoin
 func (socketTracepoint) probe() error { return tryRawTracepoint() }
 
 func (socketTracepoint) spec() (*ebpf.CollectionSpec, error) {
-	spec, err := loadSocketTracepoint()
-	if err != nil {
-		return nil, err
-	}
-	unused := ebpf.TracePoint
-	if byPerf() {
-		unused = ebpf.RawTracepoint
-	}
-	for name, p := range spec.Programs {
-		if p.Type == unused {
-			delete(spec.Programs, name)
-		}
-	}
-	return spec, nil
+	return onTracepoints(loadSocketTracepoint)
 }
 
 func (socketTracepoint) attach(programs map[string]*ebpf.Program) ([]link.Link, error) {

@@ -11,7 +11,6 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 
 	"github.com/tollwire/tollwire/flow"
 	"github.com/tollwire/tollwire/probes/signature"
@@ -142,13 +141,13 @@ func (t *Taps) followSockets() error {
 		return nil
 	}
 	for _, p := range []struct{ point, program string }{{"sys_exit", "aead_moved"}, {"sys_enter", "aead_closed"}} {
-		program := t.programs[p.program]
-		if program == nil {
+		raw, whole := t.programs[p.program], t.programs[p.program+"_whole"]
+		if raw == nil && whole == nil {
 			return errors.New("the kernel refused the programs that follow sockets")
 		}
-		l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: p.point, Program: program})
+		l, err := attachTracepoint("raw_syscalls", p.point, raw, whole)
 		if err != nil {
-			return fmt.Errorf("attach to %s: %w", p.point, err)
+			return err
 		}
 		t.joins = append(t.joins, l)
 	}
@@ -169,5 +168,5 @@ func loadCipherTap() (*ebpf.CollectionSpec, error) {
 	if !atLeast(release, 5, 12) {
 		return nil, fmt.Errorf("stripped TLS is read from Linux 5.12 on, where BPF has fetch-and-add: %w", errTooOld)
 	}
-	return loadAead()
+	return onTracepoints(loadAead)
 }
