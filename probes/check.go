@@ -205,6 +205,9 @@ func (c *checker) kernel() {
 	c.feature("probe cookies", features.HaveProgramHelper(ebpf.Kprobe, asm.FnGetAttachCookie), "an answer without a stated length ends when its session is freed (OpenSSL 1.1.1 and 3.0)", old+"5.15 or later")
 	c.feature("bpf_loop", features.HaveProgramHelper(ebpf.Kprobe, asm.FnLoop), "of one call 384 KiB are read; all of an HTTP/2 connection crosses", old+"5.17 or later")
 	c.feature("raw tracepoints", tryRawTracepoint(), "plaintext sockets and the ends of processes are not seen", "a kernel with CONFIG_BPF_EVENTS=y")
+	if running().rawPreempts {
+		c.feature("perf tracepoints", perfTracepoints(), "while this kernel has preempted a task inside of a program, system calls of stripped TLS, and of sockets without kprobes, are missed", "mount tracefs at /sys/kernel/tracing; for a pod as a hostPath")
+	}
 	real, err := newRealInodes()
 	if err == nil {
 		real.close()
@@ -401,12 +404,7 @@ func (c *checker) sockets(t *Taps, err error) {
 		c.Sockets.Error = c.oneLine(err)
 	} else {
 		c.Sockets.Way = way(tap)
-	}
-	switch {
-	case tap != nil && misses(tap.source()):
-		c.Sockets.Note = "calls are missed while this kernel has preempted a task inside of a program: gaps of reason missed"
-	case tap != nil && running().preempts && tap.source() == flow.SourceSocketKprobe && c.cfg.Sockets == "auto":
-		c.Sockets.Note = "before fentry, which misses calls on a kernel that preempts it"
+		c.Sockets.Note = noteOn(tap.source(), c.cfg.Sockets)
 	}
 	for _, better := range socketTaps {
 		if err := t.refused[better.source()]; err != nil {
@@ -415,6 +413,18 @@ func (c *checker) sockets(t *Taps, err error) {
 			c.Sockets.Better = append(c.Sockets.Better, f)
 		}
 	}
+}
+
+// noteOn is what is to be said of the way to the sockets that was taken, where the
+// configuration asks for a way.
+func noteOn(taken flow.Source, asked string) string {
+	switch {
+	case misses(taken):
+		return "calls are missed while this kernel has preempted a task inside of a program: gaps of reason missed"
+	case taken == flow.SourceSocketKprobe && asked == "auto" && misses(flow.SourceSocketFentry):
+		return "before fentry, which misses calls on a kernel that preempts its programs"
+	}
+	return ""
 }
 
 // held is what is known of a file: what TLS it holds and whether a tap goes on it.

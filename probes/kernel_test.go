@@ -143,6 +143,9 @@ func TestStockKernel(t *testing.T) {
 		if best := way(bestSocketTaps()[0]); best != "kprobe" || !byPerf() {
 			t.Errorf("%s: sockets by %s, tracepoints by perf %v (%v)", release, best, byPerf(), perfTracepoints())
 		}
+		if noteOn(flow.SourceSocketKprobe, "auto") == "" || noteOn(flow.SourceSocketFentry, "fentry") == "" || noteOn(flow.SourceSocketTracepoint, "tracepoint") != "" {
+			t.Errorf("%s: check does not say which ways to the sockets miss calls", release)
+		}
 	}
 	for _, tap := range socketTaps {
 		if err := tap.probe(); err != nil {
