@@ -220,9 +220,7 @@ func (c *checker) kernel() {
 	c.feature("PERF_RECORD_MMAP2", err, fmt.Sprintf("programs that start are found after up to %v", sweepEvery), "a kernel with CONFIG_PERF_EVENTS=y; kernel.perf_event_paranoid below 1 or CAP_PERFMON")
 	c.feature("/proc/PID/map_files", tryMapFiles(), "files that were deleted or replaced under a running program are not tapped", "CAP_CHECKPOINT_RESTORE; a kernel with CONFIG_CHECKPOINT_RESTORE=y")
 	c.feature("host PID namespace", c.tryPIDs(), "processes of the machine are not found, pids do not match", "hostPID: true for a pod, --pid=host for a container")
-	if b, err := os.ReadFile("/sys/kernel/security/lockdown"); err == nil && strings.Contains(string(b), "[confidentiality]") {
-		c.feature("no kernel lockdown", fmt.Errorf("lockdown is %s", strings.TrimSpace(string(b))), "programs may not read memory: nothing is captured", "boot with lockdown=integrity or none")
-	}
+	c.feature("programs that read memory", features.HaveProgramHelper(ebpf.Kprobe, asm.FnProbeReadKernel), "nothing is captured", "boot with lockdown=integrity or none: lockdown=confidentiality forbids it")
 }
 
 // nothing returns a program that does nothing.
