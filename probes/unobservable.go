@@ -120,15 +120,25 @@ func (f *finder) suspects() {
 // examine looks through a large file: for the texts that say which TLS library is
 // inside, then for its assembly. A file is looked through once, however it is mounted.
 func (f *finder) examine(s suspect) {
-	real, err := f.identify(s.mapping, s.file)
+	// A process that has ended leaves only what its mount shows of the file.
+	seen, err := statInode(s.file)
 	if err != nil {
 		return
 	}
-	key, err := examinedAs(s.file, real)
+	shown, err := examinedAs(s.file, seen)
 	if err != nil {
 		return
+	}
+	key := shown
+	if f.real != nil {
+		if real, err := f.real.of(s.mapping); err == nil {
+			key.inode = real
+		}
 	}
 	e, known := f.examined[key]
+	if !known {
+		e, known = f.examined[shown]
+	}
 	if !known {
 		began := time.Now()
 		e.stack, e.tls = inText(s.file, f.ctx.Done())
@@ -141,9 +151,9 @@ func (f *finder) examine(s suspect) {
 		if len(f.examined) >= maxExamined {
 			clear(f.examined)
 		}
-		f.examined[key] = e
 		f.log.Debug("looked through", "path", s.path, "stack", e.stack.name, "tapped", e.target != nil, "took", time.Since(began))
 	}
+	f.examined[key], f.examined[shown] = e, e
 	switch {
 	case !e.tls:
 	case e.target != nil:
