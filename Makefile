@@ -154,6 +154,7 @@ test-sdks: setup ## Eleven npm SDKs and three Go SDKs call the simulator and are
 
 .PHONY: coverage
 coverage: setup build ## Every client that can be had here, with and without the agent; writes docs/coverage.md (downloads some 1 GB)
+	@$(AS_ROOT) hack/setup rust
 	@go build -trimpath -o bin/coverage ./test/coverage
 	@$(AS_ROOT) TOLLWIRE_CACHE=$(TOLLWIRE_CACHE) bin/coverage
 
@@ -172,6 +173,7 @@ help: ## This list
 
 .PHONY: test-cipher-tap
 test-cipher-tap: setup build ## Programs with stripped TLS inside, as npm has them, four calls of each at once (the first run downloads 800 MB)
+	@$(AS_ROOT) hack/setup rust
 	@go build -trimpath -o bin/ciphertap ./test/ciphertap
 	@$(AS_ROOT) bin/ciphertap
 

@@ -35,13 +35,18 @@ rm -rf crates target`
 // RustClient is a program with rustls and ring of Debian's crates, its symbols kept.
 var RustClient = Program{Name: "rust", Version: "reqwest 0.11", Library: "ring"}
 
-// BuildRust builds RustClient in a folder of its own below dir, unless it is there. It
-// needs cargo.
+// BuildRust builds RustClient in a folder of its own below dir, unless it is there: some
+// minutes. It needs apt and cargo, which hack/setup rust installs.
 func BuildRust(ctx context.Context, dir string) (*Installed, error) {
 	home := filepath.Join(dir, "rust-client")
 	in := &Installed{RustClient, filepath.Join(home, "client")}
 	if _, err := os.Stat(in.Path); err == nil {
 		return in, nil
+	}
+	for _, tool := range []string{"cargo", "apt-get"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			return nil, fmt.Errorf("build the Rust client of Debian's crates (hack/setup rust installs what it needs): %w", err)
+		}
 	}
 	if err := os.RemoveAll(home); err != nil {
 		return nil, err

@@ -103,23 +103,23 @@ func table() []*program {
 	for _, p := range programs.Published { // the newest version of each stands first
 		if !named[p.Name] {
 			named[p.Name] = true
-			all = append(all, stripped(p))
+			all = append(all, cipherTapped(p, p.Library+", stripped", p.Install))
 		}
 	}
-	return all
+	return append(all, cipherTapped(programs.RustClient, "rustls and ring, linked in", programs.BuildRust))
 }
 
-// stripped is a program without a symbol of its TLS library.
-func stripped(published programs.Program) *program {
+// cipherTapped is a program whose TLS library has no function that is read by its name.
+func cipherTapped(p programs.Program, tls string, install func(context.Context, string) (*programs.Installed, error)) *program {
 	var in *programs.Installed
-	return &program{name: published.Name, tls: published.Library + ", stripped", library: []string{"aead." + published.Library},
+	return &program{name: p.Name, tls: tls, library: []string{"aead." + p.Library},
 		install: func(ctx context.Context, cache string) (path string, err error) {
-			if in, err = published.Install(ctx, filepath.Join(cache, "programs")); err != nil {
+			if in, err = install(ctx, filepath.Join(cache, "programs")); err != nil {
 				return "", err
 			}
 			return in.Path, nil
 		},
-		version: []string{"echo", published.Version},
+		version: []string{"echo", p.Version},
 		command: func(_ string, at place) (*exec.Cmd, error) {
 			return in.Call(context.Background(), at.home, at.url, at.ca, 72_000)
 		},
