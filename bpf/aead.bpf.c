@@ -139,14 +139,12 @@ __noinline int deliver(struct plain *p)
 		__sync_fetch_and_add(&x.counters->dropped[GAP_STATE], p->n);
 		return 0;
 	}
-	if (p->missing) {
+	if (p->missing || p->counted) {
 		ignore_held(&x);
-		if (p->counted) {
-			leave_out(&x, p->missing, GAP_UNJOINED);
-		} else {
-			__sync_fetch_and_add(&x.counters->seen, p->missing);
-			drop(&x, p->missing, GAP_UNJOINED);
-		}
+		x.conn->frames[x.dir & 1].lost = 1;
+		leave_out(&x, p->counted, GAP_UNJOINED);
+		__sync_fetch_and_add(&x.counters->seen, p->missing);
+		drop(&x, p->missing, GAP_UNJOINED);
 	}
 	if (p->n)
 		on_bytes(&x);
@@ -215,11 +213,22 @@ static __noinline int seal_waits(struct record *r, __u32 tgid, __u64 prefix, __u
 		.source = r->source,
 		.len = len,
 		.type = type,
-	};
+	}, *other;
 
 	if (slot && slot->ticket == r->ticket && type == TYPE_DATA) {
 		slot->source = r->source;
 		slot->waiting = len;
+	}
+	// Of very short records two may be known by the same. Which one is sent cannot be
+	// told then, unless the other's plaintext is gone.
+	other = bpf_map_lookup_elem(&seals, &key);
+	if (other) {
+		index = other->ticket % SLOTS;
+		slot = bpf_map_lookup_elem(&slots, &index);
+		if (slot && slot->ticket == other->ticket) {
+			s.unsure = 1;
+			s.alike = other->alike + 1;
+		}
 	}
 	bpf_map_update_elem(&seals, &key, &s, BPF_ANY);
 	return 0;
@@ -252,8 +261,8 @@ static __noinline int alerted(struct plain *p)
 	};
 	__u8 alert[2] = {0, 255};
 
-	if (p->n != 2 || (p->kernel ? bpf_probe_read_kernel(alert, 2, (void *)p->buf) :
-				      bpf_probe_read_user(alert, 2, (void *)p->buf)))
+	if (p->kernel ? bpf_probe_read_kernel(alert, 2, (void *)p->buf) :
+			bpf_probe_read_user(alert, 2, (void *)p->buf))
 		return 0;
 	x.conn = bpf_map_lookup_elem(&conns, &x.key);
 	if (alert[1] == 0 && x.conn && x.conn->flags & CONN_CROSSED)
@@ -284,14 +293,18 @@ static __always_inline int opened(struct record *r, __u32 tgid, __u64 buf, bool 
 	};
 	if (w->source && s->taken && r->before > s->taken)
 		p->missing = r->before - s->taken;
+	p->counted = s->gap;
+	s->gap = 0;
 	s->taken = r->before + r->total + TAG + (r->tls13 || r->chacha ? 0 : EXPLICIT_NONCE);
 	if (!type && w->source) { // it could not be read
 		p->missing += n;
 		p->n = 0;
 	}
-	if (type == TYPE_DATA || p->missing)
+	if (type != TYPE_DATA)
+		p->n = 0;
+	if (type == TYPE_DATA || p->missing || p->counted)
 		deliver(p);
-	if (type == TYPE_ALERT)
+	if (type == TYPE_ALERT && n == 2)
 		alerted(p);
 	return 0;
 }
@@ -310,33 +323,50 @@ static __always_inline __u8 inner_type(__u64 buf, __u32 *n)
 	return type;
 }
 
+// The types of handshake messages (RFC 8446, 4; RFC 8879) that are sealed, but for
+// EncryptedExtensions: NewSessionTicket, Certificate, CertificateRequest, CertificateVerify,
+// Finished, KeyUpdate, CompressedCertificate.
+#define SEALED_MESSAGES (1 << 4 | 1 << 11 | 1 << 13 | 1 << 15 | 1 << 20 | 1 << 24 | 1 << 25)
+#define ENCRYPTED_EXTENSIONS 8
+
+// Whether the n bytes of a slot are handshake messages, each with its type and its length;
+// or begin with EncryptedExtensions, which a server's certificates follow over any number
+// of records.
+static __noinline bool is_handshake(const struct slot *s, __u32 n)
+{
+	__u64 at = 0;
+	__u32 length;
+	__u8 type;
+
+	for (int i = 0; i < 4; i++) {
+		asm volatile("" : "+r"(at)); // else the compiler moves the check to where it is no use
+		if (at > MAX_PLAIN - 4 || at + 4 > n)
+			return false;
+		type = s->plain[at];
+		length = (__u32)s->plain[at + 1] << 16 | (__u32)s->plain[at + 2] << 8 | s->plain[at + 3];
+		at += 4 + length;
+		if (type == ENCRYPTED_EXTENSIONS && at <= n)
+			return true;
+		if (type > 31 || !(SEALED_MESSAGES >> type & 1))
+			return false;
+		if (at == n)
+			return true;
+	}
+	return false;
+}
+
 // ChaCha20 leaves no key stream behind to read a sealed record's type with. What is no
-// data is told by its form (RFC 8446, 4 and 6): an alert is two bytes, a handshake
-// message begins with its type and its exact length.
+// data is told by its form: an alert (RFC 8446, 6) is two bytes.
 static __always_inline __u8 guess_type(struct record *r, __u32 n)
 {
 	__u32 index = r->ticket % SLOTS;
 	struct slot *s = bpf_map_lookup_elem(&slots, &index);
-	__u32 length;
 
 	if (!s)
 		return 0;
-	length = (__u32)s->plain[1] << 16 | (__u32)s->plain[2] << 8 | s->plain[3];
 	if (n == 2 && (s->plain[0] == 1 || s->plain[0] == 2))
 		return TYPE_ALERT;
-	switch (s->plain[0]) {
-	case 8: // EncryptedExtensions, which the server's other messages may follow
-		return n > 4 && length + 4 <= n ? TYPE_HANDSHAKE : TYPE_DATA;
-	case 4:  // NewSessionTicket
-	case 11: // Certificate
-	case 13: // CertificateRequest
-	case 15: // CertificateVerify
-	case 20: // Finished
-	case 24: // KeyUpdate
-	case 25: // CompressedCertificate
-		return n > 4 && length + 4 == n ? TYPE_HANDSHAKE : TYPE_DATA;
-	}
-	return TYPE_DATA;
+	return is_handshake(s, n) ? TYPE_HANDSHAKE : TYPE_DATA;
 }
 
 // A record's bytes are done: of a sealed one the ciphertext is there, of an opened
@@ -783,7 +813,7 @@ static __noinline int on_wire(struct cursor *c, struct wire *w, struct stream *s
 	__u32 len = (head >> 48 & 0xff) << 8 | head >> 56;
 	struct record r = {.tls13 = 1, .total = len - TAG};
 
-	if (len <= TAG || (type != TYPE_DATA && type != TYPE_HANDSHAKE))
+	if (len <= TAG || (type != TYPE_DATA && type != TYPE_HANDSHAKE && type != TYPE_ALERT))
 		return 0;
 	for (int i = 0; i < 2; i++) {
 		struct cipher_key key = cipher_key(&r, id >> 32, prefix);
@@ -803,29 +833,36 @@ static __noinline int on_wire(struct cursor *c, struct wire *w, struct stream *s
 				struct plain p = {
 					.sock = c->x.key.key,
 					.time = done.time,
-					.n = done.type == TYPE_DATA ? done.len : 0,
+					.n = done.type == TYPE_DATA || done.unsure ? done.len : 0,
 					.source = done.source,
 					.dir = DIR_WRITE,
 					.kernel = 1,
 					.fresh = done.type == TYPE_HANDSHAKE,
+					.counted = s->gap,
 				};
 				__u32 index = done.ticket % SLOTS;
 				struct slot *slot = bpf_map_lookup_elem(&slots, &index);
 
-				bpf_map_delete_elem(&seals, &key);
-				if (!slot || (done.type != TYPE_DATA && done.type != TYPE_HANDSHAKE))
+				if (done.alike)
+					found->alike--;
+				else
+					bpf_map_delete_elem(&seals, &key);
+				if (!slot || (done.type != TYPE_DATA && done.type != TYPE_HANDSHAKE && !done.unsure))
 					return 0;
 				if (take(slot))
 					p.slot = index + 1;
-				if (p.slot && slot->ticket == done.ticket) {
+				if (p.slot && slot->ticket == done.ticket && !done.unsure) {
 					slot->waiting = 0;
-				} else { // another record is there by now
-					p.missing = p.n;
-					p.counted = p.slot != 0;
+				} else { // another record is there by now, or may be
+					if (p.slot)
+						p.counted += p.n;
+					else
+						p.missing = p.n;
 					p.n = 0;
 				}
 				p.buf = address_of(slot->plain);
 				c->p = p;
+				s->gap = 0;
 				return 1;
 			}
 		}
@@ -840,13 +877,39 @@ static __noinline int on_wire(struct cursor *c, struct wire *w, struct stream *s
 		c->p = (struct plain){
 			.sock = c->x.key.key,
 			.time = c->x.time,
-			.missing = len - TAG - 1,
+			.missing = len - TAG,
+			.counted = s->gap,
 			.source = w->source,
 			.dir = DIR_WRITE,
 		};
+		s->gap = 0;
 		return 1;
 	}
 	return 0;
+}
+
+// A stream that was lost is picked up where a call's bytes begin with the header of a
+// record of data.
+static __always_inline bool found_again(struct cursor *c, struct stream *s)
+{
+	__u8 h[8] = {};
+
+	if (c->x.seg_left < TLS_HEADER || bpf_probe_read_user(h, TLS_HEADER, (void *)c->x.buf))
+		return false;
+	if (h[0] != TYPE_DATA || h[1] != 3 || h[2] != 3 ||
+	    ((__u32)h[3] << 8 | h[4]) > MAX_PLAIN + TAG + EXPLICIT_NONCE)
+		return false;
+	s->gap += s->unseen;
+	s->unseen = 0;
+	s->lost = 0;
+	return true;
+}
+
+static __always_inline void pass(struct cursor *c, __u32 len)
+{
+	c->x.buf += len;
+	c->x.seg_left -= len;
+	c->x.n -= len;
 }
 
 // Takes some of the call's bytes as part of the socket's stream of records. 1 ends
@@ -863,11 +926,21 @@ static int follow(__u32 i, struct cursor **at)
 		return 1;
 	s = &w->streams[c->x.dir & 1];
 	if (!c->x.seg_left) {
-		if (!c->x.iov)
+		if (!c->x.iov) {
+			c->x.n = 0;
 			return 1;
+		}
 		next_segment(&c->x);
 		return 0;
 	}
+	if (c->skip) {
+		len = c->skip < c->x.seg_left ? c->skip : c->x.seg_left;
+		c->skip -= len;
+		pass(c, len);
+		return 0;
+	}
+	if (s->lost && !found_again(c, s))
+		return 1;
 	len = s->have < TLS_HEADER ? TLS_HEADER - s->have :
 	      s->have < s->want	   ? s->want - s->have :
 				     s->left;
@@ -875,7 +948,7 @@ static int follow(__u32 i, struct cursor **at)
 		len = c->x.seg_left;
 	if (len > c->x.n)
 		len = c->x.n;
-	have = s->have;
+	have = *(volatile __u8 *)&s->have; // anew, else Linux 6.1 follows what cannot be
 	if (have < TLS_HEADER || have < s->want) {
 		__u64 at = have, size = len;
 
@@ -889,9 +962,9 @@ static int follow(__u32 i, struct cursor **at)
 	} else {
 		s->left -= len;
 	}
-	c->x.buf += len;
-	c->x.seg_left -= len;
-	c->x.n -= len;
+	pass(c, len);
+	if (c->x.dir == DIR_WRITE)
+		s->ahead += len;
 	if (have < TLS_HEADER && s->have == TLS_HEADER) {
 		__u64 head = s->start[0];
 
@@ -921,67 +994,63 @@ static int follow(__u32 i, struct cursor **at)
 	return 0;
 }
 
-// The bytes that a system call has moved through a socket whose records are followed;
-// NULL for every other call.
-static __noinline struct cursor *cursor_of(struct pt_regs *regs, __s64 n)
+// The system calls that move bytes through a socket, and which way.
+static __always_inline bool moves(__u32 nr, __u8 *dir)
 {
-	__u64 id = bpf_get_current_pid_tgid();
-	__u32 tgid = id >> 32, nr;
-	struct wire_key key = {.tgid = tgid};
-	struct cursor *c;
-	struct wire *w;
-	struct tcp t = {};
-	__u64 flags = 0;
-	__u8 dir = DIR_WRITE;
-
-	if (n <= 0 || !bpf_map_lookup_elem(&sealers, &tgid))
-		return NULL;
-	nr = SYSCALL_NR(regs);
 	switch (nr) {
 	case NR_WRITE:
 	case NR_WRITEV:
 	case NR_SENDTO:
 	case NR_SENDMSG:
-		break;
+		*dir = DIR_WRITE;
+		return true;
 	case NR_READ:
 	case NR_READV:
-		dir = DIR_READ;
-		break;
 	case NR_RECVFROM:
-		dir = DIR_READ;
-		flags = SYSCALL_ARG4(regs);
-		break;
 	case NR_RECVMSG:
-		dir = DIR_READ;
-		flags = SYSCALL_ARG3(regs);
-		break;
-	default:
-		return NULL;
+		*dir = DIR_READ;
+		return true;
 	}
-	if (flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE) || !find_tcp(SYSCALL_ARG1(regs), &t))
+	return false;
+}
+
+// The state of the call's socket, if its process seals or opens records; NULL for every
+// other.
+static __noinline struct wire *wire_of(struct pt_regs *regs, struct wire_key *key)
+{
+	struct tcp t = {};
+	struct wire *w;
+
+	if (!find_tcp(SYSCALL_ARG1(regs), &t))
 		return NULL;
-	key.sock = (__u64)t.sk;
-	w = bpf_map_lookup_elem(&wires, &key);
-	if (!w || w->ino != t.ino) {
-		bpf_map_update_elem(&wires, &key, &no_wire, BPF_ANY);
-		w = bpf_map_lookup_elem(&wires, &key);
-		if (!w)
-			return NULL;
+	key->sock = (__u64)t.sk;
+	w = bpf_map_lookup_elem(&wires, key);
+	if (w && w->ino == t.ino)
+		return w;
+	bpf_map_update_elem(&wires, key, &no_wire, BPF_ANY);
+	w = bpf_map_lookup_elem(&wires, key);
+	if (w)
 		w->ino = t.ino;
-	}
-	if (w->streams[dir].lost)
-		return NULL;
+	return w;
+}
+
+// The bytes of a system call: n, or with ~0 all that it was given.
+static __noinline struct cursor *cursor_of(struct pt_regs *regs, __u32 nr, const struct wire_key *key,
+					   __u8 dir, __u64 n)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	struct cursor *c;
+
 	bpf_map_update_elem(&cursors, &id, &no_cursor, BPF_ANY);
 	c = bpf_map_lookup_elem(&cursors, &id);
 	if (!c)
 		return NULL;
-	c->x.key.key = key.sock;
-	c->x.key.tgid = tgid;
+	c->x.key.key = key->sock;
+	c->x.key.tgid = key->tgid;
 	c->x.dir = dir;
 	c->x.n = n;
 	c->x.time = bpf_ktime_get_ns();
 	c->x.buf = SYSCALL_ARG2(regs);
-	c->x.seg_left = n;
 	if (nr == NR_SENDMSG || nr == NR_RECVMSG) {
 		struct user_msghdr msg = {};
 
@@ -989,12 +1058,16 @@ static __noinline struct cursor *cursor_of(struct pt_regs *regs, __s64 n)
 		gather(&c->x, msg.msg_iov, msg.msg_iovlen);
 	} else if (nr == NR_READV || nr == NR_WRITEV) {
 		gather(&c->x, c->x.buf, SYSCALL_ARG3(regs));
+	} else {
+		if (n == ~0ULL)
+			c->x.n = SYSCALL_ARG3(regs);
+		c->x.seg_left = c->x.n;
 	}
 	return c;
 }
 
 // What is left of a call's bytes is no stream of records from here on, or not yet:
-// perhaps the next call's.
+// perhaps a later call's.
 static __noinline int lose(struct cursor *c)
 {
 	struct wire_key key = {.sock = c->x.key.key, .tgid = c->x.key.tgid};
@@ -1004,18 +1077,35 @@ static __noinline int lose(struct cursor *c)
 	if (!w)
 		return 0;
 	s = &w->streams[c->x.dir & 1];
-	s->lost = w->source != 0;
 	s->have = s->want = s->left = 0;
+	if (!w->source)
+		return 0;
+	s->lost = 1;
+	if (c->x.dir == DIR_READ)
+		s->unseen += c->x.n;
 	return 0;
+}
+
+// The socket has taken n bytes.
+static __always_inline void sent(struct wire *w, __u64 n)
+{
+	struct stream *s = &w->streams[DIR_WRITE];
+
+	if (n > s->ahead) { // more than could be followed
+		if (w->source) {
+			s->lost = 1;
+			s->unseen += n - s->ahead;
+		}
+		n = s->ahead;
+	}
+	s->ahead -= n;
 }
 
 #define MAX_STEPS 4096
 #define MAX_STEPS_UNROLLED 64
 
-static __always_inline int on_moved(struct cursor *c)
+static __always_inline void follow_all(struct cursor *c)
 {
-	if (!c)
-		return 0;
 	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop)) {
 		bpf_loop(MAX_STEPS, follow, &c, 0);
 	} else {
@@ -1025,19 +1115,84 @@ static __always_inline int on_moved(struct cursor *c)
 	}
 	if (c->x.n)
 		lose(c);
+}
+
+// A call is about to send.
+static __always_inline int on_sends(struct pt_regs *regs, __u32 nr)
+{
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	struct wire_key key = {.tgid = tgid};
+	struct cursor *c;
+	struct wire *w;
+	__u8 dir;
+
+	if (!moves(nr, &dir) || dir != DIR_WRITE || !bpf_map_lookup_elem(&sealers, &tgid))
+		return 0;
+	w = wire_of(regs, &key);
+	c = w ? cursor_of(regs, nr, &key, DIR_WRITE, ~0ULL) : NULL;
+	if (!c)
+		return 0;
+	c->skip = w->streams[DIR_WRITE].ahead;
+	follow_all(c);
+	return 0;
+}
+
+SEC("raw_tp/sys_enter")
+int aead_sends(struct bpf_raw_tracepoint_args *ctx)
+{
+	return on_sends((void *)ctx->args[0], ctx->args[1]);
+}
+
+SEC("tp/raw_syscalls/sys_enter")
+int aead_sends_whole(struct perf_syscall *ctx)
+{
+	return on_sends(user_regs(), ctx->nr);
+}
+
+// A call has moved bytes.
+static __always_inline int on_moved(struct pt_regs *regs, __s64 n)
+{
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32, nr;
+	struct wire_key key = {.tgid = tgid};
+	struct cursor *c;
+	struct wire *w;
+	__u64 flags = 0;
+	__u8 dir;
+
+	if (n <= 0 || !bpf_map_lookup_elem(&sealers, &tgid))
+		return 0;
+	nr = SYSCALL_NR(regs);
+	if (!moves(nr, &dir))
+		return 0;
+	if (nr == NR_RECVFROM)
+		flags = SYSCALL_ARG4(regs);
+	if (nr == NR_RECVMSG)
+		flags = SYSCALL_ARG3(regs);
+	if (flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE))
+		return 0;
+	w = wire_of(regs, &key);
+	if (!w)
+		return 0;
+	if (dir == DIR_WRITE) {
+		sent(w, n);
+		return 0;
+	}
+	c = cursor_of(regs, nr, &key, DIR_READ, n);
+	if (c)
+		follow_all(c);
 	return 0;
 }
 
 SEC("raw_tp/sys_exit")
 int aead_moved(struct bpf_raw_tracepoint_args *ctx)
 {
-	return on_moved(cursor_of((void *)ctx->args[0], ctx->args[1]));
+	return on_moved((void *)ctx->args[0], ctx->args[1]);
 }
 
 SEC("tp/raw_syscalls/sys_exit")
 int aead_moved_whole(struct perf_syscall *ctx)
 {
-	return on_moved(cursor_of(user_regs(), ctx->ret));
+	return on_moved(user_regs(), ctx->ret);
 }
 
 // A socket's last descriptor is closed: its connection is over.

@@ -33,13 +33,13 @@ struct plain {
 	__u64 buf;
 	__u64 time;
 	__u64 missing; // bytes before it that were not seen
+	__u64 counted; // and more, which were counted when they were given up
 	__u32 n;
 	__u32 source;
 	__u8 dir;
 	__u8 kernel;
-	__u8 fresh;   // the connection's first record, before any data
-	__u8 counted; // what is missing was counted when it was given up
-	__u16 slot;   // that the bytes are in, from 1
+	__u8 fresh; // the connection's first record, before any data
+	__u16 slot; // that the bytes are in, from 1
 };
 
 // One TLS record on the thread that works on it.
@@ -80,6 +80,8 @@ struct sealed {
 	__u32 source;
 	__u16 len;
 	__u8 type;
+	__u8 alike;  // more that wait and are known by the same
+	__u8 unsure; // which of them comes
 };
 
 struct slot {
@@ -96,16 +98,20 @@ struct arrival {
 	__u64 before;
 };
 
-// One direction of a socket as a stream of TLS records.
+// One direction of a socket as a stream of TLS records. What is sent is followed at the
+// entry of the call: its answer may be read before the call returns.
 struct stream {
-	__u64 sum;   // bytes of records so far
-	__u64 taken; // of those that were opened or found sealed
+	__u64 sum;    // bytes of records so far
+	__u64 taken;  // of those that were opened or found sealed
+	__u64 ahead;  // bytes that were followed, and not taken by the socket yet
+	__u64 unseen; // bytes that were not followed since the stream was lost
+	__u64 gap;    // bytes that its next record's plaintext comes behind, counted elsewhere
 	__u64 start[6]; // header and first bytes of the current record, from its byte 3 on;
 	                // more room than they take, for the verifier
 	__u32 left;  // bytes of the current record still to come
 	__u8 have;   // bytes in start
 	__u8 want;   // in start, for the current record
-	__u8 lost;   // this is no stream of records, or not from where it was picked up
+	__u8 lost;   // where a record begins is not known
 };
 
 struct wire {
@@ -123,6 +129,7 @@ struct wire_key {
 // that it calls have 512 bytes of stack together, so this stands in a map.
 struct cursor {
 	struct xfer x;
+	__u64 skip;     // bytes that were followed when they were first to be sent
 	struct plain p; // of the record that was found sealed
 };
 

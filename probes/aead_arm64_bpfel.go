@@ -58,6 +58,8 @@ const (
 	aeadProgAeadSeal                = "aead_seal"
 	aeadProgAeadSealAll             = "aead_seal_all"
 	aeadProgAeadSealKernel          = "aead_seal_kernel"
+	aeadProgAeadSends               = "aead_sends"
+	aeadProgAeadSendsWhole          = "aead_sends_whole"
 )
 
 // loadAead returns the embedded CollectionSpec for aead.
@@ -127,6 +129,8 @@ type aeadProgramSpecs struct {
 	AeadSeal                *ebpf.ProgramSpec `ebpf:"aead_seal"`
 	AeadSealAll             *ebpf.ProgramSpec `ebpf:"aead_seal_all"`
 	AeadSealKernel          *ebpf.ProgramSpec `ebpf:"aead_seal_kernel"`
+	AeadSends               *ebpf.ProgramSpec `ebpf:"aead_sends"`
+	AeadSendsWhole          *ebpf.ProgramSpec `ebpf:"aead_sends_whole"`
 }
 
 // aeadMapSpecs contains maps before they are loaded into the kernel.
@@ -254,6 +258,8 @@ type aeadPrograms struct {
 	AeadSeal                *ebpf.Program `ebpf:"aead_seal"`
 	AeadSealAll             *ebpf.Program `ebpf:"aead_seal_all"`
 	AeadSealKernel          *ebpf.Program `ebpf:"aead_seal_kernel"`
+	AeadSends               *ebpf.Program `ebpf:"aead_sends"`
+	AeadSendsWhole          *ebpf.Program `ebpf:"aead_sends_whole"`
 }
 
 func (p *aeadPrograms) Close() error {
@@ -283,6 +289,8 @@ func (p *aeadPrograms) Close() error {
 		p.AeadSeal,
 		p.AeadSealAll,
 		p.AeadSealKernel,
+		p.AeadSends,
+		p.AeadSendsWhole,
 	)
 }
 

@@ -42,6 +42,7 @@ type store struct {
 
 	mu      sync.Mutex
 	streams map[stream]*content
+	taken   int // records
 	wrong   []string
 }
 
@@ -52,18 +53,20 @@ type stream struct {
 
 // content is what came of one direction of a connection.
 type content struct {
-	conn   flow.Conn
-	source flow.Source
-	late   bool
-	bytes  []byte // gaps as zero bytes
-	gap    uint64
-	times  []flow.Time
-	heads  int
-	reason flow.GapReason // of the last gap
-	peer   netip.AddrPort
-	ended  bool // in order
-	closed bool
-	past   bool // is found no more
+	conn      flow.Conn
+	source    flow.Source
+	late      bool
+	bytes     []byte // gaps as zero bytes
+	gap       uint64
+	times     []flow.Time
+	heads     int
+	exchanges []uint32       // of the heads
+	last      int            // payload, by the number of records that came before it
+	reason    flow.GapReason // of the last gap
+	peer      netip.AddrPort
+	ended     bool // in order
+	closed    bool
+	past      bool // is found no more
 }
 
 func open(cfg Config) (*store, error) {
@@ -214,8 +217,12 @@ func (s *store) take(d *flow.Data) {
 	c.bytes = append(c.bytes, make([]byte, d.Gap)...)
 	c.bytes = append(c.bytes, d.Payload...)
 	c.times = append(c.times, d.Time)
+	if s.taken++; len(d.Payload) > 0 {
+		c.last = s.taken
+	}
 	if d.Head {
 		c.heads++
+		c.exchanges = append(c.exchanges, d.Exchange)
 	}
 	if d.Gap > 0 {
 		c.reason = d.GapReason

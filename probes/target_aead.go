@@ -140,7 +140,7 @@ func (t *Taps) followSockets() error {
 	if t.followed {
 		return nil
 	}
-	for _, p := range []struct{ point, program string }{{"sys_exit", "aead_moved"}, {"sys_enter", "aead_closed"}} {
+	for _, p := range []struct{ point, program string }{{"sys_exit", "aead_moved"}, {"sys_enter", "aead_sends"}, {"sys_enter", "aead_closed"}} {
 		raw, whole := t.programs[p.program], t.programs[p.program+"_whole"]
 		if raw == nil && whole == nil {
 			return errors.New("the kernel refused the programs that follow sockets")

@@ -1,0 +1,421 @@
+package probes
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	cryptotls "crypto/tls"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tollwire/tollwire/flow"
+	"github.com/tollwire/tollwire/probes/signature"
+)
+
+// boringSSL taps the assembly of Debian's BoringSSL, which is a library with names and so
+// is left to OpenSSL's tap otherwise. It returns the path of its libssl. The functions are
+// those that ring 0.16.20 took from it.
+func (c *capture) boringSSL() (libssl string) {
+	c.Helper()
+	if runtime.GOARCH != "amd64" {
+		c.Skip("of BoringSSL for arm64 there are no signatures")
+	}
+	found, _ := filepath.Glob("/usr/lib/*/android/libcrypto.so.0")
+	if len(found) == 0 {
+		c.Fatal("no BoringSSL: install android-libboringssl")
+	}
+	file, err := os.Open(found[0])
+	if err != nil {
+		c.Fatal(err)
+	}
+	defer file.Close()
+	f, err := elf.NewFile(file)
+	if err != nil {
+		c.Fatal(err)
+	}
+	matches, _, err := c.taps.signatures.For(runtime.GOARCH).Find(file, signature.Code(f), func(int) error { return nil })
+	if err != nil {
+		c.Fatal(err)
+	}
+	var ours []signature.Match
+	for _, m := range matches {
+		if m.Library != "ring" || m.Build != "0.16.20" {
+			continue
+		}
+		s := *m.Signature
+		s.Library = "boringssl"
+		if s.Role == signature.Multiply {
+			s.Returns = []int{184}
+		}
+		ours = append(ours, signature.Match{Signature: &s, Offset: m.Offset})
+	}
+	if len(ours) != 8 {
+		c.Fatalf("%d functions of BoringSSL match, want 8: is it another version?", len(ours))
+	}
+	target, err := aeadTarget(map[string][]signature.Match{"boringssl": ours})
+	if err != nil {
+		c.Fatal(err)
+	}
+	if err := c.taps.followSockets(); err != nil {
+		c.Fatal(err)
+	}
+	links, err := c.taps.attachFile(file, target)
+	if err != nil {
+		c.Fatal(err)
+	}
+	c.Cleanup(func() {
+		if err := closeAll(links); err != nil {
+			c.Error(err)
+		}
+	})
+	return filepath.Join(filepath.Dir(found[0]), "libssl.so.0")
+}
+
+// aeadCounters are those of what was seen since begin.
+func (c *capture) aeadCounters(begin SourceStats) SourceStats {
+	now := c.taps.Stats().Sources[flow.SourceAEADBoringSSL]
+	now.Seen -= begin.Seen
+	now.Submitted -= begin.Submitted
+	now.Ignored -= begin.Ignored
+	for i := range now.Dropped {
+		now.Dropped[i] -= begin.Dropped[i]
+	}
+	return now
+}
+
+// aead returns the only stream that the cipher tap has seen with that text.
+func (c *capture) aead(dir flow.Dir, text string) *content {
+	c.Helper()
+	var ours []*content
+	deadline := time.Now().Add(10 * time.Second)
+	for before := -1; len(ours) < 2 && time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
+		ours = slices.DeleteFunc(c.seen(dir, text), func(s *content) bool { return s.source != flow.SourceAEADBoringSSL })
+		if len(ours) != 1 {
+			continue
+		}
+		if len(ours[0].bytes) == before {
+			return ours[0]
+		}
+		before = len(ours[0].bytes) // the rest may be on its way
+	}
+	c.Fatalf("%q was seen %d times, want once", text, len(ours))
+	return nil
+}
+
+// tlsServer serves each connection by script, which says false where it shall be closed
+// without a word. What it has not read yet is little.
+func tlsServer(t *testing.T, cfg *cryptotls.Config, script func(*cryptotls.Conn) error) (host, port string) {
+	t.Helper()
+	s := httptest.NewUnstartedServer(nil) // for its certificate
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	cfg.Certificates = s.TLS.Certificates
+	listen := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
+		return errors.Join(err, c.Control(func(fd uintptr) {
+			err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 64<<10)
+		}))
+	}}
+	l, err := listen.Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				tls := cryptotls.Server(conn, cfg)
+				defer tls.Close()
+				if err := script(tls); err != nil && !errors.Is(err, io.EOF) {
+					t.Error(err)
+				}
+			}()
+		}
+	}()
+	host, port, _ = net.SplitHostPort(l.Addr().String())
+	return host, port
+}
+
+// answers reads requests and answers each in records of these sizes.
+func answers(sizes ...int) func(*cryptotls.Conn) error {
+	return func(conn *cryptotls.Conn) error {
+		r := bufio.NewReader(conn)
+		for {
+			req, err := http.ReadRequest(r)
+			if err != nil {
+				return err
+			}
+			if _, err := io.Copy(io.Discard, req.Body); err != nil {
+				return err
+			}
+			if err := answer(conn, req.URL.Query().Get("id"), sizes...); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// answer writes an answer whose body begins in records of these sizes.
+func answer(w io.Writer, id string, sizes ...int) error {
+	for _, piece := range answerPieces(id, sizes...) {
+		if _, err := io.WriteString(w, piece); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func answerPieces(id string, sizes ...int) []string {
+	last := "answer to " + id + ", end."
+	length := len(last)
+	pieces := []string{""}
+	for _, n := range sizes {
+		pieces = append(pieces, strings.Repeat("z", n))
+		length += n
+	}
+	pieces[0] = fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", length)
+	return append(pieces, last)
+}
+
+// request is what the client of testdata sends.
+func request(id string, body int) []byte {
+	b := fmt.Appendf(nil, "POST /v1/x?id=%s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", id, body)
+	for i := range body {
+		b = append(b, 'a'+byte(i%26))
+	}
+	return b
+}
+
+func buildAEADClient(t *testing.T) string {
+	t.Helper()
+	bin := filepath.Join(t.TempDir(), "aeadcalls")
+	run(t, nil, "gcc", "-O2", "-Wall", "-Werror", "-pthread", "-o", bin, "testdata/aeadcalls.c")
+	return bin
+}
+
+// OPENSSL_ia32cap(3) without AES-NI: ChaCha20 is preferred then.
+const noAES = "OPENSSL_ia32cap=~0x200000000000000:~0x0"
+
+// TestCipherTapOnlyData: what leaves the kernel side, and what it counts, is application
+// data to the byte, whatever else was sealed and opened: the handshake, session tickets,
+// key updates, alerts.
+func TestCipherTapOnlyData(t *testing.T) {
+	c := start(t, Config{})
+	libssl, bin := c.boringSSL(), buildAEADClient(t)
+	env := []string{"LD_LIBRARY_PATH=" + filepath.Dir(libssl)}
+	const gcm12, chacha12 = cryptotls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, cryptotls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256
+	for _, way := range []struct {
+		name, way string
+		version   uint16
+		cipher    uint16
+		env       string
+	}{
+		{"TLS 1.3, AES-GCM", "plain", cryptotls.VersionTLS13, cryptotls.TLS_AES_128_GCM_SHA256, ""},
+		{"TLS 1.3, AES-GCM, key update", "updated", cryptotls.VersionTLS13, cryptotls.TLS_AES_128_GCM_SHA256, ""},
+		{"TLS 1.3, ChaCha20", "plain", cryptotls.VersionTLS13, cryptotls.TLS_CHACHA20_POLY1305_SHA256, noAES},
+		{"TLS 1.3, ChaCha20, key update", "updated", cryptotls.VersionTLS13, cryptotls.TLS_CHACHA20_POLY1305_SHA256, noAES},
+		{"TLS 1.2, AES-GCM", "plain", cryptotls.VersionTLS12, gcm12, ""},
+		{"TLS 1.2, ChaCha20", "plain", cryptotls.VersionTLS12, chacha12, ""},
+	} {
+		t.Run(way.name, func(t *testing.T) {
+			c := &capture{T: t, store: c.store}
+			sizes := []int{1, 14, 15, 16, 17, 31, 100, 1000, 16384}
+			script := answers(sizes...)
+			// Whoever asks for a certificate sends session tickets after the client's
+			// Finished, others in their first flight, before anything was sealed.
+			cfg := &cryptotls.Config{MaxVersion: way.version, CipherSuites: []uint16{way.cipher}, ClientAuth: cryptotls.RequestClientCert}
+			host, port := tlsServer(t, cfg, func(conn *cryptotls.Conn) error {
+				if err := conn.Handshake(); err != nil {
+					return err
+				}
+				if s := conn.ConnectionState(); s.Version != way.version || s.CipherSuite != way.cipher {
+					t.Errorf("%s, %s", cryptotls.VersionName(s.Version), cryptotls.CipherSuiteName(s.CipherSuite))
+				}
+				return script(conn)
+			})
+			begin := c.aeadCounters(SourceStats{})
+			id := fmt.Sprintf("only-data-%d", time.Now().UnixNano())
+			run(t, append(env, way.env), bin, libssl, way.way, host, port, id)
+			sent, answered := request(id, 40000), []byte(strings.Join(answerPieces(id, sizes...), ""))
+			if way.way == "updated" {
+				sent = append(sent, request(id+"-next", 40000)...)
+				answered = append(answered, strings.Join(answerPieces(id+"-next", sizes...), "")...)
+			}
+			for _, want := range []struct {
+				dir  flow.Dir
+				text []byte
+			}{{flow.Write, sent}, {flow.Read, answered}} {
+				got := c.aead(want.dir, id)
+				if got.late || got.gap != 0 || !bytes.Equal(got.bytes, want.text) {
+					t.Errorf("%v: late %v, gap %d, %d bytes, want %d", want.dir, got.late, got.gap, len(got.bytes), len(want.text))
+				}
+				if want.dir == flow.Read && (!got.ended || !got.closed) {
+					t.Errorf("ended %v, closed %v", got.ended, got.closed)
+				}
+			}
+			all := uint64(len(sent) + len(answered))
+			if now := c.aeadCounters(begin); now.Seen != all || now.Submitted != all {
+				t.Errorf("%d bytes seen, %d submitted, want %d: something is no data", now.Seen, now.Submitted, all)
+			}
+		})
+	}
+}
+
+// TestCipherTapNeverSent: what is sealed and never sent is counted, and nothing that is
+// sealed after it is taken for it.
+func TestCipherTapNeverSent(t *testing.T) {
+	c := start(t, Config{})
+	libssl, bin := c.boringSSL(), buildAEADClient(t)
+	host, port := tlsServer(t, &cryptotls.Config{}, answers())
+	begin := c.aeadCounters(SourceStats{})
+	id := fmt.Sprintf("never-sent-%d", time.Now().UnixNano())
+	run(t, []string{"LD_LIBRARY_PATH=" + filepath.Dir(libssl)}, bin, libssl, "dropped", host, port, id)
+	w := c.aead(flow.Write, id)
+	if want := bytes.Repeat(request(id, 40000), 60); w.gap != 0 || !bytes.Equal(w.bytes, want) {
+		t.Errorf("gap %d, %d bytes, want %d", w.gap, len(w.bytes), len(want))
+	}
+	for _, s := range c.seen(flow.Write, "never-sent HTTP") {
+		if s.source == flow.SourceAEADBoringSSL {
+			t.Errorf("what was never sent is a connection's: %+v", s.conn)
+		}
+	}
+	if now, want := c.aeadCounters(begin), uint64(len(request("never-sent", 10))); now.Dropped[flow.GapUnjoined] != want {
+		t.Errorf("%d bytes are counted as never joined, want %d", now.Dropped[flow.GapUnjoined], want)
+	}
+}
+
+// TestCipherTapEarlyAnswer: an answer that one thread opens while another is still in the
+// write of its request belongs to that request.
+func TestCipherTapEarlyAnswer(t *testing.T) {
+	c := start(t, Config{})
+	libssl, bin := c.boringSSL(), buildAEADClient(t)
+	for _, way := range []string{"early", "early-first"} {
+		t.Run(way, func(t *testing.T) {
+			c := &capture{T: t, store: c.store}
+			id := fmt.Sprintf("%s-answer-%d", way, time.Now().UnixNano())
+			last, first := id, uint32(1)
+			if way == "early" {
+				last, first = id+"-next", 2
+			}
+			release := make(chan struct{})
+			host, port := tlsServer(t, &cryptotls.Config{}, func(conn *cryptotls.Conn) error {
+				r := bufio.NewReader(conn)
+				for {
+					req, err := http.ReadRequest(r)
+					if err != nil {
+						return err
+					}
+					id := req.URL.Query().Get("id")
+					if err := answer(conn, id); err != nil {
+						return err
+					}
+					if id == last {
+						<-release
+					}
+					if _, err := io.Copy(io.Discard, req.Body); err != nil {
+						return err
+					}
+				}
+			})
+			cmd := exec.Command(bin, libssl, way, host, port, id)
+			cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH="+filepath.Dir(libssl))
+			var said bytes.Buffer
+			cmd.Stderr = &said
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			line, _ := bufio.NewReader(out).ReadString('\n')
+			close(release)
+			if err := cmd.Wait(); err != nil || line != "answered\n" {
+				t.Fatalf("%v, %q: %s", err, line, said.String())
+			}
+			w, r := c.aead(flow.Write, id), c.aead(flow.Read, id)
+			wrote, read := request(id, 10), []byte(strings.Join(answerPieces(id), ""))
+			if way == "early" {
+				wrote, read = append(wrote, request(last, 1<<20)...), append(read, strings.Join(answerPieces(last), "")...)
+			} else {
+				wrote = request(id, 1<<20)
+			}
+			for _, k := range []struct {
+				*content
+				want []byte
+			}{{w, wrote}, {r, read}} {
+				if k.late || k.gap != 0 || !bytes.Equal(k.bytes, k.want) {
+					t.Errorf("late %v, gap %d, %d bytes, want %d", k.late, k.gap, len(k.bytes), len(k.want))
+				}
+				want := []uint32{1, 2}[:first]
+				if !slices.Equal(k.exchanges, want) {
+					t.Errorf("heads of exchanges %v, want %v", k.exchanges, want)
+				}
+			}
+			if w.last > r.last {
+				t.Error("the answer came before its request")
+			}
+		})
+	}
+}
+
+// TestCipherTapLostAndFound: records that are too many to be followed in one read are
+// missed with a gap, and the connection is followed again after it.
+func TestCipherTapLostAndFound(t *testing.T) {
+	c := start(t, Config{})
+	libssl, bin := c.boringSSL(), buildAEADClient(t)
+	const records, size = 2000, 8 // bytes; some 1365 are followed
+	host, port := tlsServer(t, &cryptotls.Config{}, func(conn *cryptotls.Conn) error {
+		r := bufio.NewReader(conn)
+		for {
+			req, err := http.ReadRequest(r)
+			if err != nil {
+				return err
+			}
+			if _, err := io.Copy(io.Discard, req.Body); err != nil {
+				return err
+			}
+			var sizes []int
+			id := req.URL.Query().Get("id")
+			if !strings.HasSuffix(id, "-next") {
+				sizes = slices.Repeat([]int{size}, records)
+			}
+			if err := answer(conn, id, sizes...); err != nil {
+				return err
+			}
+		}
+	})
+	id := fmt.Sprintf("lost-%d", time.Now().UnixNano())
+	begin := c.aeadCounters(SourceStats{})
+	run(t, []string{"LD_LIBRARY_PATH=" + filepath.Dir(libssl)}, bin, libssl, "many", host, port, id, fmt.Sprint(records*(5+size+1+16)))
+	w, r := c.aead(flow.Write, id), c.aead(flow.Read, "answer to "+id+"-next")
+	if want := append(request(id, 10), request(id+"-next", 10)...); w.gap != 0 || !bytes.Equal(w.bytes, want) {
+		t.Errorf("gap %d, %q", w.gap, w.bytes)
+	}
+	now := c.aeadCounters(begin)
+	missed := now.Dropped[flow.GapUnjoined]
+	t.Logf("%d bytes were missed, and left a gap of %d", missed, r.gap)
+	if missed == 0 || missed > records*size || r.gap < missed || r.reason != flow.GapUnjoined || !slices.Equal(r.exchanges, []uint32{1, 2}) {
+		t.Errorf("%d bytes missed, a gap of %d for %v, heads of exchanges %v", missed, r.gap, r.reason, r.exchanges)
+	}
+	if want := strings.Join(answerPieces(id+"-next"), ""); !bytes.HasSuffix(r.bytes, []byte(want)) {
+		t.Errorf("the next answer is not whole: %q", r.bytes[len(r.bytes)-200:])
+	}
+}
