@@ -34,6 +34,9 @@ func (c *capture) boringSSL() (libssl string) {
 	if runtime.GOARCH != "amd64" {
 		c.Skip("of BoringSSL for arm64 there are no signatures")
 	}
+	if err := c.taps.refused[flow.SourceAEADBoringSSL]; errors.Is(err, errTooOld) {
+		c.Skip(err)
+	}
 	found, _ := filepath.Glob("/usr/lib/*/android/libcrypto.so.0")
 	if len(found) == 0 {
 		c.Fatal("no BoringSSL: install android-libboringssl")
