@@ -220,6 +220,7 @@ const noAES = "OPENSSL_ia32cap=~0x200000000000000:~0x0"
 // data to the byte, whatever else was sealed and opened: the handshake, session tickets,
 // key updates, alerts.
 func TestCipherTapOnlyData(t *testing.T) {
+	anyWay(t)
 	c := start(t, Config{})
 	libssl, bin := c.boringSSL(), buildAEADClient(t)
 	env := []string{"LD_LIBRARY_PATH=" + filepath.Dir(libssl)}
@@ -284,6 +285,7 @@ func TestCipherTapOnlyData(t *testing.T) {
 // TestCipherTapNeverSent: what is sealed and never sent is counted, and nothing that is
 // sealed after it is taken for it.
 func TestCipherTapNeverSent(t *testing.T) {
+	anyWay(t)
 	c := start(t, Config{})
 	libssl, bin := c.boringSSL(), buildAEADClient(t)
 	host, port := tlsServer(t, &cryptotls.Config{}, answers())
@@ -307,6 +309,7 @@ func TestCipherTapNeverSent(t *testing.T) {
 // TestCipherTapEarlyAnswer: an answer that one thread opens while another is still in the
 // write of its request belongs to that request.
 func TestCipherTapEarlyAnswer(t *testing.T) {
+	anyWay(t)
 	c := start(t, Config{})
 	libssl, bin := c.boringSSL(), buildAEADClient(t)
 	for _, way := range []string{"early", "early-first"} {
@@ -382,6 +385,7 @@ func TestCipherTapEarlyAnswer(t *testing.T) {
 // TestCipherTapLostAndFound: records that are too many to be followed in one read are
 // missed with a gap, and the connection is followed again after it.
 func TestCipherTapLostAndFound(t *testing.T) {
+	anyWay(t)
 	c := start(t, Config{})
 	libssl, bin := c.boringSSL(), buildAEADClient(t)
 	const records, size = 2000, 8 // bytes; some 1365 are followed
