@@ -95,11 +95,12 @@ func TestOneTapServes(t *testing.T) {
 	}
 }
 
-// How much of a node the look through large binaries may take. It reads 200 MiB a second.
+// How much of a node the look through large binaries may take, of programs that last a
+// millisecond. It reads 200 MiB a second.
 const (
 	binaries   = 200
 	binarySize = 16 << 20
-	maxSlower  = 1.5
+	maxSlower  = 2
 	maxCPU     = 20 * time.Second
 	maxGrowth  = 64 << 20
 )
@@ -124,12 +125,15 @@ func TestNodeFullOfBinaries(t *testing.T) {
 		}
 		return time.Since(began)
 	}
+	best := func(from int) time.Duration { // of three: a busy machine only ever adds
+		return min(runAll(from), runAll(from), runAll(from))
+	}
 	runAll(0) // warms the caches
-	without := runAll(0)
+	without := best(0)
 	a, bun := s.agent("--log-level", "debug"), s.bun()
 	cpu, memory := spent(t, a.PID())
 	runAll(binaries)
-	with := runAll(binaries)
+	with := best(binaries)
 	s.finish(s.run(s.program("curl"), clients.Spec{BaseURL: s.sim.URL, CA: s.sim.CA, Calls: both("tokens=10")}))
 	s.matches(a, "client", 4)
 	began := time.Now()

@@ -35,6 +35,7 @@ type row struct {
 	pairs   []ledgercheck.Pair
 	missed  int      // calls that were not seen, the program being known to the agent
 	first   []bool   // of each round: its first call is there
+	late    int      // first calls on a connection that the agent says is older than its tap
 	sources []string // taps that saw it
 	reason  string   // what the agent says of the program when it is not seen
 }
@@ -194,6 +195,12 @@ func (r *row) judge(ctx context.Context, agent *trial.Agent, calls []*sim.Entry,
 	}
 	for _, e := range calls {
 		e.Provider = "" // of an address nobody knows whose it is
+	}
+	for _, c := range seen {
+		if first && c.Partial == "late_attach" { // which the ledger cannot know
+			r.late++
+			c.Partial = ""
+		}
 	}
 	pairs := ledgercheck.Check(calls, seen, ledgercheck.Options{}).Pairs
 	r.pairs = append(r.pairs, pairs...)

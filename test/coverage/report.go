@@ -138,7 +138,8 @@ Written by ` + "`make coverage`" + `: every client that can be had on this machi
 provider simulator over TLS, with the agent and without it. A call is exact
 when its record's model, usage, finish reason, status and stream flag are the simulator's ledger's. *First
 call* counts the rounds in which the very first call was caught, the program's TLS library being new to the
-round's own agent (all others must be); a large program without symbols is looked through in the background
+round's own agent (all others must be); *late* is one whose connection was older than the tap, of which the record
+says ` + "`late_attach`" + `. A large program without symbols is looked through in the background
 first, which takes seconds, once a file (*once scanned*). *Timing* is the median difference between the moment of the first content
 as the agent gives it, read by the program, and as the simulator does, which wrote it. *Run time* is the median with the agent over
 that without it, of all runs but the first, which alternate; more than 1.10x fails. No program ended or printed
@@ -160,6 +161,9 @@ otherwise because of the agent, or it says so.
 			caught += btoi(ok)
 		}
 		first := fmt.Sprintf("%d of %d", caught, len(r.first))
+		if r.late > 0 {
+			first += fmt.Sprintf(", %d late", r.late)
+		}
 		if r.tapped != nil {
 			first = "once scanned"
 		}
