@@ -1029,8 +1029,11 @@ static __noinline struct wire *wire_of(struct pt_regs *regs, struct wire_key *ke
 		return w;
 	bpf_map_update_elem(&wires, key, &no_wire, BPF_ANY);
 	w = bpf_map_lookup_elem(&wires, key);
-	if (w)
-		w->ino = t.ino;
+	if (!w)
+		return NULL;
+	w->ino = t.ino;
+	for (__u32 d = 0; d < 2; d++)
+		w->streams[d].seq = sequence(t.sk, d);
 	return w;
 }
 
@@ -1066,39 +1069,57 @@ static __noinline struct cursor *cursor_of(struct pt_regs *regs, __u32 nr, const
 	return c;
 }
 
-// What is left of a call's bytes is no stream of records from here on, or not yet:
-// perhaps a later call's.
-static __noinline int lose(struct cursor *c)
+// n more bytes of a stream are not followed. It is no stream of records from here on, or
+// not yet: perhaps a later call's.
+static __always_inline void lose(struct wire *w, __u8 dir, __u64 n)
 {
-	struct wire_key key = {.sock = c->x.key.key, .tgid = c->x.key.tgid};
-	struct wire *w = bpf_map_lookup_elem(&wires, &key);
-	struct stream *s;
+	struct stream *s = &w->streams[dir & 1];
 
-	if (!w)
-		return 0;
-	s = &w->streams[c->x.dir & 1];
 	s->have = s->want = s->left = 0;
 	if (!w->source)
-		return 0;
+		return;
 	s->lost = 1;
-	if (c->x.dir == DIR_READ)
-		s->unseen += c->x.n;
-	return 0;
+	s->unseen += n;
+}
+
+// Accounts for what was moved between the last call that was followed and this one, which
+// has moved n bytes by now: by another system call, by io_uring or by another process.
+static __always_inline void catch_up(struct wire *w, const struct wire_key *key, __u8 dir, __u32 n)
+{
+	struct stream *s = &w->streams[dir & 1];
+	__u32 before = s->seq, now = sequence((void *)key->sock, dir), unseen = now - n - before;
+
+	// What was followed and is not sent may be on its way, by another thread.
+	if (dir == DIR_WRITE && s->ahead)
+		return;
+	s->seq = now;
+	if (before && now && unseen && unseen < MAX_MISSED)
+		lose(w, dir, unseen);
 }
 
 // The socket has taken n bytes.
-static __always_inline void sent(struct wire *w, __u64 n)
+static __always_inline void sent(struct wire *w, const struct wire_key *key, __u64 n)
 {
 	struct stream *s = &w->streams[DIR_WRITE];
 
 	if (n > s->ahead) { // more than could be followed
-		if (w->source) {
-			s->lost = 1;
-			s->unseen += n - s->ahead;
-		}
+		lose(w, DIR_WRITE, n - s->ahead);
 		n = s->ahead;
 	}
+	s->seq = sequence((void *)key->sock, DIR_WRITE);
 	s->ahead -= n;
+}
+
+// What is left of a call's bytes is not followed; of what it sends the part that the
+// socket takes is counted then.
+static __noinline int lose_rest(struct cursor *c)
+{
+	struct wire_key key = {.sock = c->x.key.key, .tgid = c->x.key.tgid};
+	struct wire *w = bpf_map_lookup_elem(&wires, &key);
+
+	if (w)
+		lose(w, c->x.dir, c->x.dir == DIR_READ ? c->x.n : 0);
+	return 0;
 }
 
 #define MAX_STEPS 4096
@@ -1114,7 +1135,7 @@ static __always_inline void follow_all(struct cursor *c)
 				break;
 	}
 	if (c->x.n)
-		lose(c);
+		lose_rest(c);
 }
 
 // A call is about to send.
@@ -1129,7 +1150,10 @@ static __always_inline int on_sends(struct pt_regs *regs, __u32 nr)
 	if (!moves(nr, &dir) || dir != DIR_WRITE || !bpf_map_lookup_elem(&sealers, &tgid))
 		return 0;
 	w = wire_of(regs, &key);
-	c = w ? cursor_of(regs, nr, &key, DIR_WRITE, ~0ULL) : NULL;
+	if (!w)
+		return 0;
+	catch_up(w, &key, DIR_WRITE, 0);
+	c = cursor_of(regs, nr, &key, DIR_WRITE, ~0ULL);
 	if (!c)
 		return 0;
 	c->skip = w->streams[DIR_WRITE].ahead;
@@ -1174,9 +1198,10 @@ static __always_inline int on_moved(struct pt_regs *regs, __s64 n)
 	if (!w)
 		return 0;
 	if (dir == DIR_WRITE) {
-		sent(w, n);
+		sent(w, &key, n);
 		return 0;
 	}
+	catch_up(w, &key, DIR_READ, n);
 	c = cursor_of(regs, nr, &key, DIR_READ, n);
 	if (c)
 		follow_all(c);
@@ -1193,6 +1218,17 @@ SEC("tp/raw_syscalls/sys_exit")
 int aead_moved_whole(struct perf_syscall *ctx)
 {
 	return on_moved(user_regs(), ctx->ret);
+}
+
+// The bytes of a stream that were not followed and that no record came behind are its last.
+static __always_inline void lost_at_end(struct xfer *x, struct wire *w, const struct wire_key *key, __u8 dir)
+{
+	struct stream *s = &w->streams[dir & 1];
+
+	catch_up(w, key, dir, 0);
+	x->dir = dir;
+	if (s->gap + s->unseen)
+		leave_out(x, s->gap + s->unseen, GAP_UNJOINED);
 }
 
 // A socket's last descriptor is closed: its connection is over.
@@ -1214,12 +1250,15 @@ static __always_inline int on_close(struct pt_regs *regs, __u32 nr)
 		return 0;
 	x.key.key = key.sock;
 	x.key.source = w->source;
-	bpf_map_delete_elem(&wires, &key);
 	x.conn = bpf_map_lookup_elem(&conns, &x.key);
-	if (!x.conn || x.conn->ino != t.ino)
-		return 0;
-	x.time = bpf_ktime_get_ns();
-	return conn_close(&x);
+	if (x.conn && x.conn->ino == t.ino) {
+		x.time = bpf_ktime_get_ns();
+		lost_at_end(&x, w, &key, DIR_READ);
+		lost_at_end(&x, w, &key, DIR_WRITE);
+		conn_close(&x);
+	}
+	bpf_map_delete_elem(&wires, &key);
+	return 0;
 }
 
 SEC("raw_tp/sys_enter")

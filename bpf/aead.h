@@ -6,6 +6,7 @@
 #pragma once
 
 #include "syscalls.h"
+#include "tcp.h"
 
 // RFC 8446, 5.1 and RFC 5246, 6.2.1.
 enum content_type {
@@ -109,6 +110,7 @@ struct stream {
 	__u64 start[6]; // header and first bytes of the current record, from its byte 3 on;
 	                // more room than they take, for the verifier
 	__u32 left;  // bytes of the current record still to come
+	__u32 seq;   // of TCP, behind the last call that was followed; 0: not known
 	__u8 have;   // bytes in start
 	__u8 want;   // in start, for the current record
 	__u8 lost;   // where a record begins is not known

@@ -2,10 +2,12 @@
 // their sockets: what was sealed into memory is sent, and what was read is opened,
 // whenever and on whichever thread. By functions that BoringSSL and OpenSSL since 1.1.0
 // have alike.
+#define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -84,10 +86,34 @@ static void take(struct conn c)
 	sealed = n > 0 ? n : 0;
 }
 
+static bool by_messages; // by sendmmsg and recvmmsg
+
+static int move(int (*call)(int, struct mmsghdr *, int), int fd, char *at, int n)
+{
+	struct iovec bytes = {at, n};
+	struct mmsghdr message = {.msg_hdr = {.msg_iov = &bytes, .msg_iovlen = 1}};
+
+	return call(fd, &message, 1) == 1 ? (int)message.msg_len : -1;
+}
+
+static int send_messages(int fd, struct mmsghdr *m, int n)
+{
+	return sendmmsg(fd, m, n, 0);
+}
+
+static int receive_messages(int fd, struct mmsghdr *m, int n)
+{
+	return recvmmsg(fd, m, n, 0, NULL);
+}
+
 static void *send_taken(void *fd)
 {
-	for (int at = 0, n; at < sealed; at += n)
-		must((n = write(*(int *)fd, out + at, sealed - at)) > 0, "write");
+	int to = *(int *)fd;
+
+	for (int at = 0, n; at < sealed; at += n) {
+		n = by_messages ? move(send_messages, to, out + at, sealed - at) : write(to, out + at, sealed - at);
+		must(n > 0, "sending");
+	}
 	return NULL;
 }
 
@@ -99,9 +125,9 @@ static void flush(struct conn c)
 
 static int receive(struct conn c)
 {
-	int n = read(c.fd, in, sizeof(in));
+	int n = by_messages ? move(receive_messages, c.fd, in, sizeof(in)) : read(c.fd, in, sizeof(in));
 
-	must(n >= 0, "read");
+	must(n >= 0, "receiving");
 	if (n > 0)
 		must(bio_write(c.in, in, n) == n, "BIO_write");
 	return n;
@@ -153,6 +179,14 @@ static void read_answer(struct conn c)
 		else
 			must(receive(c) > 0, "the answer");
 	}
+}
+
+static void hang_up(struct conn c)
+{
+	ssl_shutdown(c.ssl);
+	flush(c);
+	ssl_free(c.ssl);
+	close(c.fd);
 }
 
 static void end(struct conn c)
@@ -249,9 +283,23 @@ int main(int argc, char **argv)
 	} else if (!strcmp(way, "early")) {
 		one_request(c, id, 10);
 		early_answer(c, next);
-	} else if (!strcmp(way, "many")) {
+	} else if (!strcmp(way, "many") || !strcmp(way, "many-last")) {
 		must(argc == 7, "usage: aeadcalls LIBSSL many HOST PORT ID BYTES");
 		many_records(c, id, atoi(argv[6]));
+		if (!strcmp(way, "many-last")) {
+			hang_up(c);
+			return 0;
+		}
+		one_request(c, next, 10);
+	} else if (!strcmp(way, "messages") || !strcmp(way, "messages-last")) {
+		one_request(c, id, 10);
+		by_messages = true;
+		one_request(c, "by-messages", 10);
+		by_messages = false;
+		if (!strcmp(way, "messages-last")) {
+			hang_up(c);
+			return 0;
+		}
 		one_request(c, next, 10);
 	} else if (!strcmp(way, "dropped")) {
 		struct conn other = new_conn(argv);
