@@ -912,16 +912,21 @@ static __always_inline void pass(struct cursor *c, __u32 len)
 	c->x.n -= len;
 }
 
-// Takes some of the call's bytes as part of the socket's stream of records. 1 ends
-// the loop.
-static int follow(__u32 i, struct cursor **at)
+// Takes some of the call's bytes as part of the socket's stream of records. Returns whether
+// there is nothing more to take. It is no static function, so that it is verified once, not
+// for each step.
+__noinline int follow(struct cursor *c)
 {
-	struct cursor *c = *at;
-	struct wire_key key = {.sock = c->x.key.key, .tgid = c->x.key.tgid};
-	struct wire *w = bpf_map_lookup_elem(&wires, &key);
+	struct wire_key key = {};
+	struct wire *w;
 	struct stream *s;
 	__u32 len, have;
 
+	if (!c)
+		return 1;
+	key.sock = c->x.key.key;
+	key.tgid = c->x.key.tgid;
+	w = bpf_map_lookup_elem(&wires, &key);
 	if (!w || !c->x.n)
 		return 1;
 	s = &w->streams[c->x.dir & 1];
@@ -1123,17 +1128,12 @@ static __noinline int lose_rest(struct cursor *c)
 }
 
 #define MAX_STEPS 4096
-#define MAX_STEPS_UNROLLED 64
 
 static __always_inline void follow_all(struct cursor *c)
 {
-	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_loop)) {
-		bpf_loop(MAX_STEPS, follow, &c, 0);
-	} else {
-		for (__u32 i = 0; i < MAX_STEPS_UNROLLED; i++)
-			if (follow(i, &c))
-				break;
-	}
+	for (__u32 i = 0; i < MAX_STEPS; i++)
+		if (follow(c))
+			break;
 	if (c->x.n)
 		lose_rest(c);
 }

@@ -23,6 +23,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+
 	"github.com/tollwire/tollwire/flow"
 	"github.com/tollwire/tollwire/probes/signature"
 )
@@ -482,4 +485,33 @@ func TestCipherTapMissed(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestCipherTapWithoutLoop: its programs are taken where there is no bpf_loop (before
+// Linux 5.17), as far as they can be told on a newer kernel.
+func TestCipherTapWithoutLoop(t *testing.T) {
+	anyWay(t)
+	needRoot(t)
+	spec, err := loadCipherTap()
+	if errors.Is(err, errTooOld) {
+		t.Skip(err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	spec.Maps[coreMapRings].InnerMap = &ebpf.MapSpec{Type: ebpf.RingBuf, MaxEntries: 8 << 20}
+	withoutCallbacks(spec)
+	kernel, err := btf.LoadSpec("/sys/kernel/btf/vmlinux")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var helpers *btf.Enum
+	if err := kernel.TypeByName("bpf_func_id", &helpers); err != nil {
+		t.Fatal(err)
+	}
+	helpers.Values = slices.DeleteFunc(helpers.Values, func(v btf.EnumValue) bool { return v.Name == "BPF_FUNC_loop" })
+	taken, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Programs: ebpf.ProgramOptions{KernelTypes: kernel}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken.Close()
 }
