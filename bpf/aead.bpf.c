@@ -912,40 +912,40 @@ static __always_inline void pass(struct cursor *c, __u32 len)
 	c->x.n -= len;
 }
 
-// Takes some of the call's bytes as part of the socket's stream of records. Returns whether
-// there is nothing more to take. It is no static function, so that it is verified once, not
-// for each step.
-__noinline int follow(struct cursor *c)
+enum progress {
+	GOES_ON,
+	FOUND, // c->p is to be delivered
+	ENDS,
+};
+
+// Takes some of the call's bytes as part of the socket's stream of records.
+static __noinline enum progress take_some(struct cursor *c)
 {
-	struct wire_key key = {};
-	struct wire *w;
+	struct wire_key key = {.sock = c->x.key.key, .tgid = c->x.key.tgid};
+	struct wire *w = bpf_map_lookup_elem(&wires, &key);
+	enum progress progress = GOES_ON;
 	struct stream *s;
 	__u32 len, have;
 
-	if (!c)
-		return 1;
-	key.sock = c->x.key.key;
-	key.tgid = c->x.key.tgid;
-	w = bpf_map_lookup_elem(&wires, &key);
 	if (!w || !c->x.n)
-		return 1;
+		return ENDS;
 	s = &w->streams[c->x.dir & 1];
 	if (!c->x.seg_left) {
 		if (!c->x.iov) {
 			c->x.n = 0;
-			return 1;
+			return ENDS;
 		}
 		next_segment(&c->x);
-		return 0;
+		return GOES_ON;
 	}
 	if (c->skip) {
 		len = c->skip < c->x.seg_left ? c->skip : c->x.seg_left;
 		c->skip -= len;
 		pass(c, len);
-		return 0;
+		return GOES_ON;
 	}
 	if (s->lost && !found_again(c, s))
-		return 1;
+		return ENDS;
 	len = s->have < TLS_HEADER ? TLS_HEADER - s->have :
 	      s->have < s->want	   ? s->want - s->have :
 				     s->left;
@@ -960,7 +960,7 @@ __noinline int follow(struct cursor *c)
 		asm volatile("" : "+r"(at), "+r"(size));
 		if (at > 20 || size > 21 || // have never more than 21 between them
 		    bpf_probe_read_user((__u8 *)s->start + 3 + at, size, (void *)c->x.buf))
-			return 1;
+			return ENDS;
 		s->have = have + len;
 		if (have >= TLS_HEADER)
 			s->left -= len;
@@ -976,18 +976,11 @@ __noinline int follow(struct cursor *c)
 		s->left = (head >> 48 & 0xff) << 8 | head >> 56;
 		if (!tls_record(head >> 24) || !s->left ||
 		    s->left > MAX_PLAIN + TAG + EXPLICIT_NONCE)
-			return 1;
+			return ENDS;
 		s->want = TLS_HEADER + (s->left < 16 ? s->left : 16);
 	} else if (have >= TLS_HEADER && have < s->want && s->have == s->want) {
-		if (on_wire(c, w, s)) {
-			__u32 index = c->p.slot - 1;
-			struct slot *slot;
-
-			deliver(&c->p);
-			slot = bpf_map_lookup_elem(&slots, &index);
-			if (slot)
-				give(slot);
-		}
+		if (on_wire(c, w, s))
+			progress = FOUND;
 	}
 	if (s->have >= TLS_HEADER && s->have == s->want && !s->left) {
 		__u64 head = s->start[0];
@@ -996,7 +989,28 @@ __noinline int follow(struct cursor *c)
 		s->have = 0;
 		s->want = 0;
 	}
-	return 0;
+	return progress;
+}
+
+// One step of a call's bytes. Returns whether it is the last. It is no static function, so
+// that it is verified once, not for each step.
+__noinline int follow(struct cursor *c)
+{
+	enum progress progress;
+	struct slot *slot;
+	__u32 index;
+
+	if (!c)
+		return 1;
+	progress = take_some(c);
+	if (progress == FOUND) {
+		deliver(&c->p);
+		index = c->p.slot - 1;
+		slot = bpf_map_lookup_elem(&slots, &index);
+		if (slot)
+			give(slot);
+	}
+	return progress == ENDS;
 }
 
 // The system calls that move bytes through a socket, and which way.
@@ -1129,17 +1143,20 @@ static __noinline int lose_rest(struct cursor *c)
 
 #define MAX_STEPS 4096
 
-static __always_inline void follow_all(struct cursor *c)
+static __always_inline int follow_all(struct cursor *c)
 {
+	if (!c)
+		return 0;
 	for (__u32 i = 0; i < MAX_STEPS; i++)
 		if (follow(c))
 			break;
 	if (c->x.n)
 		lose_rest(c);
+	return 0;
 }
 
-// A call is about to send.
-static __always_inline int on_sends(struct pt_regs *regs, __u32 nr)
+// A call is about to send: returns what is to be followed.
+static __noinline struct cursor *on_sends(struct pt_regs *regs, __u32 nr)
 {
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	struct wire_key key = {.tgid = tgid};
@@ -1148,76 +1165,70 @@ static __always_inline int on_sends(struct pt_regs *regs, __u32 nr)
 	__u8 dir;
 
 	if (!moves(nr, &dir) || dir != DIR_WRITE || !bpf_map_lookup_elem(&sealers, &tgid))
-		return 0;
+		return NULL;
 	w = wire_of(regs, &key);
 	if (!w)
-		return 0;
+		return NULL;
 	catch_up(w, &key, DIR_WRITE, 0);
 	c = cursor_of(regs, nr, &key, DIR_WRITE, ~0ULL);
-	if (!c)
-		return 0;
-	c->skip = w->streams[DIR_WRITE].ahead;
-	follow_all(c);
-	return 0;
+	if (c)
+		c->skip = w->streams[DIR_WRITE].ahead;
+	return c;
 }
 
 SEC("raw_tp/sys_enter")
 int aead_sends(struct bpf_raw_tracepoint_args *ctx)
 {
-	return on_sends((void *)ctx->args[0], ctx->args[1]);
+	return follow_all(on_sends((void *)ctx->args[0], ctx->args[1]));
 }
 
 SEC("tp/raw_syscalls/sys_enter")
 int aead_sends_whole(struct perf_syscall *ctx)
 {
-	return on_sends(user_regs(), ctx->nr);
+	return follow_all(on_sends(user_regs(), ctx->nr));
 }
 
-// A call has moved bytes.
-static __always_inline int on_moved(struct pt_regs *regs, __s64 n)
+// A call has moved bytes: returns what is to be followed.
+static __noinline struct cursor *on_moved(struct pt_regs *regs, __s64 n)
 {
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32, nr;
 	struct wire_key key = {.tgid = tgid};
-	struct cursor *c;
 	struct wire *w;
 	__u64 flags = 0;
 	__u8 dir;
 
 	if (n <= 0 || !bpf_map_lookup_elem(&sealers, &tgid))
-		return 0;
+		return NULL;
 	nr = SYSCALL_NR(regs);
 	if (!moves(nr, &dir))
-		return 0;
+		return NULL;
 	if (nr == NR_RECVFROM)
 		flags = SYSCALL_ARG4(regs);
 	if (nr == NR_RECVMSG)
 		flags = SYSCALL_ARG3(regs);
 	if (flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE))
-		return 0;
+		return NULL;
 	w = wire_of(regs, &key);
 	if (!w)
-		return 0;
+		return NULL;
 	if (dir == DIR_WRITE) {
 		sent(w, &key, n);
-		return 0;
+		return NULL;
 	}
 	catch_up(w, &key, DIR_READ, n);
-	c = cursor_of(regs, nr, &key, DIR_READ, n);
-	if (c)
-		follow_all(c);
-	return 0;
+	return cursor_of(regs, nr, &key, DIR_READ, n);
 }
 
 SEC("raw_tp/sys_exit")
 int aead_moved(struct bpf_raw_tracepoint_args *ctx)
 {
-	return on_moved((void *)ctx->args[0], ctx->args[1]);
+	return follow_all(on_moved((void *)ctx->args[0], ctx->args[1]));
 }
 
 SEC("tp/raw_syscalls/sys_exit")
 int aead_moved_whole(struct perf_syscall *ctx)
 {
-	return on_moved(user_regs(), ctx->ret);
+	return follow_all(on_moved(user_regs(), ctx->ret));
 }
 
 // The bytes of a stream that were not followed and that no record came behind are its last.
