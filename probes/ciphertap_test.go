@@ -487,6 +487,26 @@ func TestCipherTapMissed(t *testing.T) {
 	}
 }
 
+// TestCipherTapOneFunction: a function that two libraries share has one program.
+func TestCipherTapOneFunction(t *testing.T) {
+	of := func(library string) []signature.Match {
+		return []signature.Match{{Signature: &signature.Signature{Library: library, Role: signature.ChaSeal}, Offset: 4096}}
+	}
+	target, err := aeadTarget(map[string][]signature.Match{"ring": of("ring"), "aws-lc": of("aws-lc")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sites []string
+	for _, h := range target.hooks {
+		for range h.sites {
+			sites = append(sites, h.program)
+		}
+	}
+	if want := []string{"aead_chacha_end", "aead_chacha_seal_awslc"}; !slices.Equal(sites, want) {
+		t.Errorf("programs %v, want %v", sites, want)
+	}
+}
+
 // TestCipherTapWithoutLoop: its programs are taken where there is no bpf_loop (before
 // Linux 5.17), as far as they can be told on a newer kernel.
 func TestCipherTapWithoutLoop(t *testing.T) {

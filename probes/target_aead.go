@@ -80,7 +80,8 @@ func findAEAD(file io.ReaderAt, set signature.Set, pace func(int) error) (t *tar
 }
 
 // aeadTarget puts programs on the functions of libraries. Those that begin a record
-// come last, so that none is seen in part.
+// come last, so that none is seen in part. A function that two libraries have alike and
+// that is linked once is taken as one's.
 func aeadTarget(libraries map[string][]signature.Match) (*target, error) {
 	if len(libraries) == 0 {
 		return nil, errNoTarget
@@ -97,8 +98,13 @@ func aeadTarget(libraries map[string][]signature.Match) (*target, error) {
 	names := slices.Sorted(maps.Keys(libraries))
 	t.source = librarySource[names[0]]
 	var last []signature.Match
+	taken := make(map[uint64]bool)
 	for _, library := range names {
 		for _, m := range libraries[library] {
+			if taken[m.Offset] {
+				continue
+			}
+			taken[m.Offset] = true
 			for _, ret := range m.Returns {
 				put("aead_multiplied", m.Name, m.Offset+uint64(ret), false)
 			}
