@@ -1,16 +1,21 @@
 package e2e
 
 import (
+	"bytes"
+	"context"
+	"debug/elf"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/tollwire/tollwire/internal/clients"
 	"github.com/tollwire/tollwire/internal/trial"
+	"github.com/tollwire/tollwire/probes/signature"
 )
 
 // awaitLog returns once the agent's log has n lines with all of these words.
@@ -46,6 +51,86 @@ __asm__(".section .text\n.globl code\ncode: .incbin \"%s\"\n.section .rodata\n.s
 int main(void) { char c; return read(0, &c, 1) < 0; }
 `
 
+// codeOf builds such a program at path.
+func (s *setup) codeOf(file, path, more string) {
+	s.Helper()
+	source := path + ".c"
+	if err := os.WriteFile(source, fmt.Appendf(nil, withCode, file, more), 0o644); err != nil {
+		s.Fatal(err)
+	}
+	if out, err := exec.CommandContext(s.ctx, "gcc", "-rdynamic", "-Wl,--build-id", "-o", path, source).CombinedOutput(); err != nil {
+		s.Fatalf("gcc: %v\n%s", err, out)
+	}
+}
+
+// waits starts a program that waits for its input to end, as it does with the test. It
+// returns what a line of the log has that is about its file.
+func (s *setup) waits(path string) (words string) {
+	s.Helper()
+	cmd := exec.CommandContext(s.ctx, path)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		s.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		s.Fatal(err)
+	}
+	s.Cleanup(func() { in.Close(); cmd.Wait() })
+	return "path=" + path + " "
+}
+
+// TestSameBuild: a copy of a program that is tapped is tapped without being looked through;
+// what only says that it is the same build, and what carries more, is looked through.
+func TestSameBuild(t *testing.T) {
+	s := start(t)
+	a, dir := s.agent("--log-level", "debug"), t.TempDir()
+	path := func(name string) string { return filepath.Join(dir, name) }
+	s.codeOf(s.bun().Path, path("first"), "")
+	program, err := os.ReadFile(path("first"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.awaitLog(a, 1, 20*time.Second, `msg="looked through"`, s.waits(path("first")), "tapped=true")
+	f, err := elf.NewFile(bytes.NewReader(program))
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := signature.Published()
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, _, err := set.For(runtime.GOARCH).Find(bytes.NewReader(program), signature.Code(f), func(int) error { return nil })
+	if err != nil || len(found) == 0 {
+		t.Fatalf("%d functions, %v", len(found), err)
+	}
+	claims := bytes.Clone(program)
+	clear(claims[found[0].Offset:][:16])
+	for _, k := range []struct {
+		name    string
+		content []byte
+		said    []string
+		scans   int
+	}{
+		{"copy", program, []string{`msg="known by its build"`}, 0},
+		{"longer", append(bytes.Clone(program), "a program"...), []string{`msg="looked through"`, "tapped=true"}, 1},
+		{"claims", claims, []string{`msg="looked through"`, "tapped=false"}, 1},
+	} {
+		if err := os.WriteFile(path(k.name), k.content, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		words := s.waits(path(k.name))
+		s.awaitLog(a, 1, 20*time.Second, append(k.said, words)...)
+		if n := lines(a.Log(), `msg="looked through"`, words); n != k.scans {
+			t.Errorf("%s was looked through %d times, want %d", k.name, n, k.scans)
+		}
+		wait, cancel := context.WithTimeout(s.ctx, 2*time.Second)
+		defer cancel()
+		if err := a.TappedFile(wait, path(k.name)); (err == nil) == (k.name == "claims") {
+			t.Errorf("%s: %v", k.name, err)
+		}
+	}
+}
+
 // TestOneTapServes: a program that has the assembly and a named SSL_write too is read at
 // SSL_write alone, and never looked through; the same program without the names is read
 // at the assembly. What node and curl do is seen once.
@@ -53,23 +138,9 @@ func TestOneTapServes(t *testing.T) {
 	s := start(t)
 	a, bun, dir := s.agent("--log-level", "debug"), s.bun(), t.TempDir()
 	program := func(name, more string) string {
-		source, path := filepath.Join(dir, name+".c"), filepath.Join(dir, name)
-		if err := os.WriteFile(source, fmt.Appendf(nil, withCode, bun.Path, more), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		if out, err := exec.CommandContext(s.ctx, "gcc", "-rdynamic", "-o", path, source).CombinedOutput(); err != nil {
-			t.Fatalf("gcc: %v\n%s", err, out)
-		}
-		cmd := exec.CommandContext(s.ctx, path)
-		in, err := cmd.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { in.Close(); cmd.Wait() })
-		return "path=" + path + " "
+		path := filepath.Join(dir, name)
+		s.codeOf(bun.Path, path, more)
+		return s.waits(path)
 	}
 	named := program("named", "int SSL_read(void *s, void *b, int n) { return n; }\nint SSL_write(void *s, void *b, int n) { return -n; }")
 	unnamed := program("unnamed", "")

@@ -496,7 +496,7 @@ func (c *checker) look(ctx context.Context, f *finder, m mapping, byReal map[ino
 			k, ok = inText(file, ctx.Done())
 		}
 		if ok && k.reason == "stripped" {
-			target, err = findAEAD(file, f.taps.signatures, func(int) error { return ctx.Err() })
+			target, _, err = findAEAD(file, f.taps.signatures, func(int) error { return ctx.Err() })
 		}
 		if target == nil || err != nil {
 			h.TLS, h.Reason, h.tls = k.name, k.reason, ok

@@ -58,7 +58,7 @@ type finder struct {
 	unseen map[uint32]Unobservable
 
 	suspect  chan suspect
-	examined map[examined]examination // by suspects alone
+	examined *examined
 	ctx      context.Context
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup
@@ -74,7 +74,7 @@ func newFinder(t *Taps) *finder {
 	return &finder{
 		taps: t, log: t.log, known: make(map[inode]*tapped), files: make(map[inode]*tapped),
 		stacks: make(map[inode]stack), warned: make(map[inode]bool), unseen: make(map[uint32]Unobservable), suspect: make(chan suspect, 64),
-		examined: make(map[examined]examination),
+		examined: newExamined(),
 	}
 }
 

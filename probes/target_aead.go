@@ -1,12 +1,10 @@
 package probes
 
 import (
-	"debug/elf"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"runtime"
 	"slices"
 
@@ -57,26 +55,20 @@ var returning = map[signature.Role]map[string]string{
 // findAEAD looks through the code of an ELF file for the assembly of stripped TLS
 // libraries. pace is called with the bytes that were read and stops it with an error.
 // It returns errNoTarget when nothing is found, or too little of a library to read whole
-// records.
-func findAEAD(file io.ReaderAt, set signature.Set, pace func(int) error) (t *target, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			t, err = nil, fmt.Errorf("read ELF file: %v", p)
-		}
-	}()
-	if !plausible(file) {
-		return nil, errNoTarget
-	}
-	f, err := elf.NewFile(file)
-	if err != nil || f.Class != elf.ELFCLASS64 || f.Machine != machine {
-		return nil, errNoTarget
+// records; else the functions that make the target, too.
+func findAEAD(file io.ReaderAt, set signature.Set, pace func(int) error) (*target, []signature.Match, error) {
+	f, err := openELF(file)
+	if err != nil {
+		return nil, nil, err
 	}
 	set = set.For(runtime.GOARCH)
-	matches, _, err := set.Find(file, signature.Code(f), pace)
+	found, _, err := set.Find(file, signature.Code(f), pace)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return aeadTarget(set.Complete(matches))
+	libraries := set.Complete(found)
+	t, err := aeadTarget(libraries)
+	return t, slices.Concat(slices.Collect(maps.Values(libraries))...), err
 }
 
 // aeadTarget puts programs on the functions of libraries. Those that begin a record
@@ -122,20 +114,6 @@ func aeadTarget(libraries map[string][]signature.Match) (*target, error) {
 		put(programs[m.Role]+beginning[m.Role][m.Library], m.Name, m.Offset+uint64(m.Probe), false)
 	}
 	return t, nil
-}
-
-// examined is a file as it was when it was looked through.
-type examined struct {
-	inode
-	size, changed int64
-}
-
-func examinedAs(file *os.File, real inode) (examined, error) {
-	st, err := file.Stat()
-	if err != nil {
-		return examined{}, fmt.Errorf("stat mapped file: %w", err)
-	}
-	return examined{real, st.Size(), st.ModTime().UnixNano()}, nil
 }
 
 // followSockets attaches what follows ciphertext to its socket, once there is a file

@@ -118,14 +118,15 @@ func (f *finder) suspects() {
 }
 
 // examine looks through a large file: for the texts that say which TLS library is
-// inside, then for its assembly. A file is looked through once, however it is mounted.
+// inside, then for its assembly. A file is looked through once, however it is mounted, and
+// a copy of one that is tapped not at all.
 func (f *finder) examine(s suspect) {
 	// A process that has ended leaves only what its mount shows of the file.
 	seen, err := statInode(s.file)
 	if err != nil {
 		return
 	}
-	shown, err := examinedAs(s.file, seen)
+	shown, err := stateOf(s.file, seen)
 	if err != nil {
 		return
 	}
@@ -135,25 +136,29 @@ func (f *finder) examine(s suspect) {
 			key.inode = real
 		}
 	}
-	e, known := f.examined[key]
+	e, known := f.examined.files[key]
 	if !known {
-		e, known = f.examined[shown]
+		e, known = f.examined.files[shown]
+	}
+	b := buildOf(s.file, shown.size)
+	if !known {
+		if e, known = f.examined.sameBuild(s.file, b); known {
+			f.log.Debug("known by its build", "path", s.path, "stack", e.stack.name)
+		}
 	}
 	if !known {
 		began := time.Now()
+		e = examination{}
 		e.stack, e.tls = inText(s.file, f.ctx.Done())
 		if e.tls {
-			e.target, e.err = findAEAD(s.file, f.taps.signatures, f.pace)
+			e.target, e.matches, e.err = findAEAD(s.file, f.taps.signatures, f.pace)
 		}
 		if f.ctx.Err() != nil {
 			return
 		}
-		if len(f.examined) >= maxExamined {
-			clear(f.examined)
-		}
 		f.log.Debug("looked through", "path", s.path, "stack", e.stack.name, "tapped", e.target != nil, "took", time.Since(began))
 	}
-	f.examined[key], f.examined[shown] = e, e
+	f.examined.remember(e, b, key, shown)
 	switch {
 	case !e.tls:
 	case e.target != nil:
@@ -171,17 +176,6 @@ func (f *finder) examine(s suspect) {
 		f.explain(s.mapping)
 	}
 }
-
-// examination is what was found in a large file.
-type examination struct {
-	stack  stack
-	tls    bool
-	target *target // nil: no assembly that is known
-	err    error   // why
-}
-
-// maxExamined bounds the large files that are remembered.
-const maxExamined = 4096
 
 // pace keeps reading at scanRate, and stops it with the finder.
 func (f *finder) pace(n int) error {

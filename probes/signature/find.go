@@ -23,6 +23,21 @@ type Match struct {
 	Offset uint64 // of the function in the file
 }
 
+// In reports whether the function stands at the same place of another file, in one of
+// its segments.
+func (m Match) In(r io.ReaderAt, segments []Segment) bool {
+	start, code := m.Offset-uint64(m.Start), make([]byte, len(m.code))
+	inside := func(s Segment) bool {
+		n := uint64(len(code))
+		return start >= s.Offset && n <= s.Size && start-s.Offset <= s.Size-n
+	}
+	if !slices.ContainsFunc(segments, inside) {
+		return false
+	}
+	n, _ := r.ReadAt(code, int64(start))
+	return n == len(code) && m.matches(code)
+}
+
 // Find returns the functions that are found once in the segments of a file, and by
 // name those that are refused because they were found more often (ErrTwice). pace is
 // called with the bytes that were read, and stops the search with an error. Memory is

@@ -83,6 +83,35 @@ func TestOnlyCode(t *testing.T) {
 	}
 }
 
+// TestIn: what was found in one file is known again at the same place of another, whole and
+// in code only.
+func TestIn(t *testing.T) {
+	s := mustPublished(t).For("amd64")[0]
+	b := noise(piece)
+	const at = 1000
+	put(b, at, s)
+	m, size := Match{s, uint64(at + s.Start)}, uint64(len(s.code))
+	other := slices.Clone(b)
+	other[at+s.at] ^= 1
+	for _, k := range []struct {
+		name    string
+		file    []byte
+		segment Segment
+		want    bool
+	}{
+		{"a copy", b, Segment{at, size}, true},
+		{"other code", other, Segment{at, size}, false},
+		{"code in part", b, Segment{at, size - 1}, false},
+		{"no code", b, Segment{at + 1, size}, false},
+		{"a segment to the end of everything", b, Segment{at + 1, 1<<64 - 1}, false},
+		{"a shorter file", b[:at+size-1], Segment{at, size}, false},
+	} {
+		if got := m.In(bytes.NewReader(k.file), []Segment{k.segment}); got != k.want {
+			t.Errorf("%s: %v", k.name, got)
+		}
+	}
+}
+
 // TestHostile: a segment larger than its file ends with the file; one of 16 EiB too.
 func TestHostile(t *testing.T) {
 	set := mustPublished(t)

@@ -1,0 +1,144 @@
+package probes
+
+import (
+	"bytes"
+	"debug/elf"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+
+	"github.com/tollwire/tollwire/probes/signature"
+)
+
+// examined is what was found in the large files that were looked through, so that none
+// is looked through twice. Only the goroutine of suspects uses it.
+type examined struct {
+	files map[fileState]examination
+	// builds are the files that are tapped, by what their linker said. A copy, in another
+	// layer of an image say, is known by that and by the code's standing at the same
+	// places. Of others nothing is kept, as anybody's file may claim to be another's build.
+	builds map[build]examination
+}
+
+// maxExamined bounds the large files that are remembered.
+const maxExamined = 4096
+
+// fileState is a file as it was when it was looked through.
+type fileState struct {
+	inode
+	size, changed int64
+}
+
+// build tells files that a linker wrote; size is in bytes, as runtimes put programs
+// behind a copy of themselves.
+type build struct {
+	id   string
+	size int64
+}
+
+// examination is what was found in a large file.
+type examination struct {
+	stack   stack
+	tls     bool
+	target  *target // nil: no assembly that is known
+	matches []signature.Match
+	err     error // why
+}
+
+func newExamined() *examined {
+	return &examined{files: make(map[fileState]examination), builds: make(map[build]examination)}
+}
+
+func stateOf(file *os.File, real inode) (fileState, error) {
+	st, err := file.Stat()
+	if err != nil {
+		return fileState{}, fmt.Errorf("stat mapped file: %w", err)
+	}
+	return fileState{real, st.Size(), st.ModTime().UnixNano()}, nil
+}
+
+// sameBuild returns what was found in a file of the same build.
+func (x *examined) sameBuild(file io.ReaderAt, b build) (examination, bool) {
+	e, ok := x.builds[b]
+	if !ok {
+		return e, false
+	}
+	f, err := openELF(file)
+	if err != nil {
+		return e, false
+	}
+	code := signature.Code(f)
+	return e, !slices.ContainsFunc(e.matches, func(m signature.Match) bool { return !m.In(file, code) })
+}
+
+func (x *examined) remember(e examination, b build, files ...fileState) {
+	if len(x.files) >= maxExamined {
+		clear(x.files)
+		clear(x.builds)
+	}
+	for _, f := range files {
+		x.files[f] = e
+	}
+	if e.target != nil && b.id != "" {
+		x.builds[b] = e
+	}
+}
+
+// openELF opens a file that anybody may have made; errNoTarget when it is none of this
+// machine's.
+func openELF(file io.ReaderAt) (f *elf.File, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			f, err = nil, fmt.Errorf("read ELF file: %v", p)
+		}
+	}()
+	if !plausible(file) {
+		return nil, errNoTarget
+	}
+	f, err = elf.NewFile(file)
+	if err != nil || f.Class != elf.ELFCLASS64 || f.Machine != machine {
+		return nil, errNoTarget
+	}
+	return f, nil
+}
+
+const (
+	maxNotes     = 64 << 10 // bytes
+	noteBuildID  = 3        // NT_GNU_BUILD_ID
+	noteOfBuild  = "GNU\x00"
+	noteHeader   = 12 // bytes
+	noteAligning = 4
+)
+
+// buildOf returns a file's GNU build id; empty when it has none.
+func buildOf(file io.ReaderAt, size int64) build {
+	f, err := openELF(file)
+	if err != nil {
+		return build{}
+	}
+	for _, p := range f.Progs {
+		if p.Type != elf.PT_NOTE {
+			continue
+		}
+		b, err := io.ReadAll(io.LimitReader(p.Open(), maxNotes))
+		if err != nil {
+			continue
+		}
+		for len(b) >= noteHeader {
+			name, desc := aligned(binary.LittleEndian.Uint32(b)), aligned(binary.LittleEndian.Uint32(b[4:]))
+			kind, rest := binary.LittleEndian.Uint32(b[8:]), b[noteHeader:]
+			if name+desc > uint64(len(rest)) {
+				break
+			}
+			if kind == noteBuildID && bytes.Equal(rest[:name], []byte(noteOfBuild)) {
+				return build{string(rest[name : name+desc]), size}
+			}
+			b = rest[name+desc:]
+		}
+	}
+	return build{}
+}
+
+func aligned(n uint32) uint64 { return (uint64(n) + noteAligning - 1) &^ (noteAligning - 1) }
