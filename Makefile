@@ -110,7 +110,13 @@ KERNEL_TESTS := Stock|Socket|CipherTap|Missed|Uring|Peer|Plain|Peek|OpenSSL$$|Do
 .PHONY: test-kernels
 test-kernels: setup ## Run the taps' tests on Debian's kernels under QEMU, on each way to the sockets
 	CGO_ENABLED=0 go test -c -o bin/probes.test ./probes
-	@cd probes && $(AS_ROOT) TOLLWIRE_CACHE=$(TOLLWIRE_CACHE) TEST_ARGS="-test.run '$(KERNEL_TESTS)'" ../hack/kernels ../bin/probes.test
+	@cd probes && $(AS_ROOT) TOLLWIRE_CACHE=$(TOLLWIRE_CACHE) TEST_ARGS="-sockets fentry,kprobe,tracepoint -test.run '$(KERNEL_TESTS)'" ../hack/kernels ../bin/probes.test
+
+.PHONY: test-cgroups
+test-cgroups: ## Whose a process is on a kernel that mounts cgroups v1, v2 or both, under QEMU
+	CGO_ENABLED=0 go test -c -o bin/attribution.test ./attribution
+	@cd attribution && for c in v1 hybrid v2; do \
+	  $(AS_ROOT) TOLLWIRE_CACHE=$(TOLLWIRE_CACHE) CGROUPS=$$c TEST_ARGS="-test.run Real" ../hack/kernels ../bin/attribution.test 6.1 || exit; done
 
 .PHONY: test-podman
 test-podman: ## A container of podman's is named by its cgroup and podman's own files

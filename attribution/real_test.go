@@ -39,6 +39,9 @@ func (h hierarchy) mountOf() (string, bool) {
 	return "", false
 }
 
+// rootCgroup is the kernel's id of the root of cgroup v2.
+const rootCgroup = 1
+
 // ownCgroup is below which this test's cgroups are, in every hierarchy: beside those of
 // this machine's own runtimes.
 func ownCgroup() string { return fmt.Sprint("tollwire-test-", os.Getpid()) }
@@ -118,13 +121,17 @@ func TestRealShapes(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, to make cgroups")
 	}
-	made := 0
+	made, v1 := 0, unified("/sys/fs/cgroup") == ""
 	for _, c := range cgroupCases(t) {
-		lines := slices.DeleteFunc(parseCgroup(c.text), func(h hierarchy) bool {
+		if path, one := strings.CutPrefix(strings.TrimSpace(c.text), "0::"); one && v1 && !strings.Contains(path, "\n") {
+			c.text = "4:memory:" + path // where v1 is all there is, runtimes make the same folders there
+		}
+		all := parseCgroup(c.text)
+		lines := slices.DeleteFunc(slices.Clone(all), func(h hierarchy) bool {
 			_, mounted := h.mountOf()
 			return !mounted || relative(h.path) || strings.Contains(c.text, "(deleted)")
 		})
-		if len(lines) == 0 || locate(lines) == (place{path: locate(lines).path}) && c.want != (place{}) {
+		if len(lines) == 0 || len(lines) < len(all) && locate(lines).container != c.want.container {
 			continue // a hierarchy that this machine does not mount, or what no folder's name can be
 		}
 		made++
@@ -146,18 +153,20 @@ func TestRealShapes(t *testing.T) {
 			if o.Executable != "sleep" {
 				t.Errorf("executable %q", o.Executable)
 			}
-			if id == 0 {
-				return
-			}
 			cmd.Process.Kill()
 			cmd.Wait()
+			if id == 0 { // the kernel says the root of v2, wherever the process was
+				o = real(t).Owner(p, rootCgroup, Evidence{})
+				o.same(t, "", place{})
+				return
+			}
 			left.path = ""
 			o = real(t).Owner(p, id, Evidence{})
 			o.same(t, "cgroup", left)
 		})
 	}
-	if mount := unified("/sys/fs/cgroup"); mount != "" && made < 35 {
-		t.Errorf("%d of the cases were made; want all of cgroup v2", made)
+	if t.Logf("%d cases", made); made < 35 {
+		t.Errorf("%d of the cases were made; want nearly all", made)
 	}
 }
 

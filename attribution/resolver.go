@@ -258,7 +258,8 @@ func (r *Resolver) identify(p flow.Proc, cgroupID uint64) *process {
 			r.log.Debug("read process", "pid", p.PID, "err", err)
 		}
 		pr = &process{}
-		if at := r.cgroups.lookup(cgroupID); at != "" {
+		// The root of v2 tells nothing: where v1 holds the containers, all processes are there.
+		if at := r.cgroups.lookup(cgroupID); at != "" && at != "/" {
 			pr.source, pr.place = "cgroup", placeOf(at)
 			pr.files = r.container(pr)
 		}
