@@ -139,10 +139,16 @@ func TestStockKernel(t *testing.T) {
 			t.Errorf("check does not speak of %s", name)
 		}
 	}
-	if atLeast(release, 7, 0) { // which preempts what the others do not
-		if best := way(bestSocketTaps()[0]); best != "kprobe" || !byPerf() {
-			t.Errorf("%s: sockets by %s, tracepoints by perf %v (%v)", release, best, byPerf(), perfTracepoints())
-		}
+	raw := atLeast(release, 7, 0)
+	boot, _ := os.ReadFile("/proc/cmdline")
+	want := "fentry"
+	if raw || strings.Contains(string(boot), "preempt=full") {
+		want = "kprobe"
+	}
+	if best := way(bestSocketTaps()[0]); best != want || byPerf() != raw {
+		t.Errorf("%s: sockets by %s, want %s; tracepoints by perf %v (%v)", release, best, want, byPerf(), perfTracepoints())
+	}
+	if want == "kprobe" {
 		if noteOn(flow.SourceSocketKprobe, "auto") == "" || noteOn(flow.SourceSocketFentry, "fentry") == "" || noteOn(flow.SourceSocketTracepoint, "tracepoint") != "" {
 			t.Errorf("%s: check does not say which ways to the sockets miss calls", release)
 		}

@@ -2,7 +2,9 @@ package probes
 
 import (
 	"fmt"
+	"os"
 	"regexp"
+	"strings"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -16,12 +18,36 @@ import (
 // and of perf's tracepoints never.
 
 // alwaysPreempts are the versions, as uname -v says them, of kernels that were built to
-// preempt themselves; PREEMPT_DYNAMIC leaves it to the boot, and distributions do not.
+// preempt themselves.
 var alwaysPreempts = regexp.MustCompile(`\bPREEMPT(_RT|_LAZY)?\b`)
 
-// preempts reports whether the kernel preempts fentry programs.
-func preempts(release, version string) bool {
+// preempts reports whether the kernel preempts fentry programs. One that is PREEMPT_DYNAMIC
+// does as its boot chose, and by some distributions' default: where mode, which it is in, is
+// not to be seen, it may.
+func preempts(release, version, mode string) bool {
+	if strings.Contains(version, "PREEMPT_DYNAMIC") {
+		return rawPreempts(release) || mode != "none" && mode != "voluntary"
+	}
 	return rawPreempts(release) || alwaysPreempts.MatchString(version)
+}
+
+// preemptMode is the mode of a PREEMPT_DYNAMIC kernel: none, voluntary, full, lazy; "" where
+// neither debugfs nor the kernel's command line says it.
+func preemptMode() string {
+	modes, _ := os.ReadFile("/sys/kernel/debug/sched/preempt") // "none (voluntary) full"
+	for mode := range strings.FieldsSeq(string(modes)) {
+		if strings.HasPrefix(mode, "(") {
+			return strings.Trim(mode, "()")
+		}
+	}
+	mode := ""
+	options, _ := os.ReadFile("/proc/cmdline")
+	for option := range strings.FieldsSeq(string(options)) {
+		if v, ok := strings.CutPrefix(option, "preempt="); ok {
+			mode = v // the last one holds
+		}
+	}
+	return mode
 }
 
 // rawPreempts reports whether the kernel preempts the programs of raw tracepoints.
@@ -34,7 +60,7 @@ var running = sync.OnceValue(func() (k struct{ preempts, rawPreempts bool }) {
 		return k
 	}
 	release := unix.ByteSliceToString(name.Release[:])
-	k.preempts = preempts(release, unix.ByteSliceToString(name.Version[:]))
+	k.preempts = preempts(release, unix.ByteSliceToString(name.Version[:]), preemptMode())
 	k.rawPreempts = rawPreempts(release)
 	return k
 })
