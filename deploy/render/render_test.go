@@ -177,8 +177,8 @@ func TestPod(t *testing.T) {
 		}
 	}
 	for _, v := range at(spec, "volumes").([]any) {
-		if at(v, "hostPath") != nil {
-			t.Errorf("%v is a folder of the node", at(v, "name"))
+		if p := at(v, "hostPath", "path"); p != nil && p != "/sys/kernel/tracing" {
+			t.Errorf("%v is a folder of the node", p)
 		}
 	}
 	// systemd's unit may do as much, and says so in its own words.

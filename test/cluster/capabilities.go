@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -77,6 +78,10 @@ func capabilities(ctx context.Context, w io.Writer, d *daemonset, v *verdict) er
 		}
 	}
 	fmt.Fprintf(w, "\nthe agent runs with %s and no other capability\n", strings.Join(caps, ", "))
+
+	if _, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "root", tracefs, "events/raw_syscalls/sys_exit/id")); err != nil {
+		v.problem("the agent sees no tracefs: %v", err)
+	}
 
 	whole, err := d.check(ctx, spec, "check", caps)
 	if err != nil {

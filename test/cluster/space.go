@@ -60,6 +60,9 @@ func removeFolders(dir string) {
 	}
 }
 
+// tracefs is a folder of the node that the DaemonSet mounts.
+const tracefs = "/sys/kernel/tracing"
+
 // inside says that this process is the inner one, and which folder is its run's.
 const inside = "TOLLWIRE_CLUSTER_DIR"
 
@@ -253,6 +256,11 @@ func furnish(dir string) error {
 	for _, folder := range shadowed {
 		if err := unix.Mount("tmpfs", folder, "tmpfs", 0, "mode=755"); err != nil {
 			return fmt.Errorf("mount %s: %w", folder, err)
+		}
+	}
+	if events, _ := os.ReadDir(tracefs); len(events) == 0 { // systemd's work
+		if err := unix.Mount("tracefs", tracefs, "tracefs", 0, ""); err != nil {
+			return fmt.Errorf("mount %s: %w", tracefs, err)
 		}
 	}
 	for file, text := range map[string]string{
