@@ -139,12 +139,13 @@ func (d *daemonset) scrape(ctx context.Context) (trial.Samples, error) {
 	return (&trial.Agent{Metrics: d.url}).Scrape(ctx)
 }
 
-// fails waits until the API server has failed an agent that knows no pod yet.
-func (d *daemonset) fails(ctx context.Context, kind string) error {
+// fails waits until the API server has failed the agent in such a way, which then knows
+// its pods or does not.
+func (d *daemonset) fails(ctx context.Context, kind string, synced bool) error {
 	return await(ctx, "a failure, "+kind, func() error {
 		s, err := d.scrape(ctx)
-		if err == nil && (s.Sum("tollwire_kubernetes_failures_total", "kind", kind) == 0 || s.Sum("tollwire_kubernetes_synced") != 0) {
-			err = errors.New("there is none, or the agent knows its pods all the same")
+		if err == nil && (s.Sum("tollwire_kubernetes_failures_total", "kind", kind) == 0 || (s.Sum("tollwire_kubernetes_synced") == 1) != synced) {
+			err = fmt.Errorf("there is none, or it is not true that the agent knows its pods: %v", synced)
 		}
 		return err
 	})

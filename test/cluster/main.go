@@ -279,13 +279,14 @@ func (t *trialRun) first(ctx context.Context, v *verdict) error {
 	return err
 }
 
-// away is a round while the API server is away. It comes back without the past: from
-// where the agent's watch had come to, before the last change, it no longer goes on.
+// away is a round while the API server is away, ended in good order, so that nobody lists
+// anew but because of 410: it comes back without the past, and from where the agent's watch
+// had come to, before the last change, it no longer goes on.
 func (t *trialRun) away(ctx context.Context, _ *verdict) error {
 	if _, err := t.n.kubectl(ctx, "annotate", "namespace", "default", "test=away"); err != nil {
 		return err
 	}
-	t.n.api.kill()
+	t.n.api.stop()
 	t.say("the API server is gone")
 	if err := t.calls(t.outage); err != nil {
 		return err
@@ -293,10 +294,13 @@ func (t *trialRun) away(ctx context.Context, _ *verdict) error {
 	if err := t.recorded(ctx, fmt.Sprintf("API server away for %v", t.outage)); err != nil {
 		return err
 	}
-	// Its first answer to the agent is to be 410, and not 403 as while it reads its roles.
+	// While it reads its roles it would refuse all.
 	t.n.more = map[string][]string{"apiserver": {"--authorization-mode=AlwaysAllow"}}
 	defer func() { t.n.more = nil }()
-	return t.n.serve(ctx)
+	if err := t.n.serve(ctx); err != nil {
+		return err
+	}
+	return t.agent.fails(ctx, "expired", true)
 }
 
 // replaced is a round after the DaemonSet's pod was deleted and made again, of which the
@@ -315,7 +319,7 @@ func (t *trialRun) replaced(ctx context.Context, _ *verdict) error {
 	if _, err := t.models.served(ctx); err != nil {
 		return err
 	}
-	if err := t.agent.fails(ctx, "forbidden"); err != nil {
+	if err := t.agent.fails(ctx, "forbidden", false); err != nil {
 		return err
 	}
 	if _, err := t.n.kubectl(ctx, "apply", "-f", filepath.Join(t.repo, "deploy/daemonset/clusterrole.yaml")); err != nil {
@@ -371,7 +375,7 @@ func (t *trialRun) both(ctx context.Context, _ *verdict) error {
 		return err
 	}
 	t.say("the agent is restarted while the API server does not answer")
-	if err := t.agent.fails(ctx, "timeout"); err != nil {
+	if err := t.agent.fails(ctx, "timeout", false); err != nil {
 		return err
 	}
 	t.n.api.kill()
