@@ -393,12 +393,8 @@ static __noinline struct cursor *on_moved(struct pt_regs *regs, __s64 n)
 	w = wire_of(regs, &key);
 	if (!w)
 		return NULL;
-	if (dir == DIR_WRITE) {
-		sent(w, &key, n);
-		return NULL;
-	}
-	catch_up(w, &key, DIR_READ, n);
-	return cursor_of(regs, nr, &key, DIR_READ, n);
+	catch_up(w, &key, dir, n);
+	return dir == DIR_READ ? cursor_of(regs, nr, &key, dir, n) : NULL;
 }
 
 SEC("raw_tp/sys_exit")

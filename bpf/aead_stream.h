@@ -307,32 +307,23 @@ static __always_inline void lose(struct wire *w, __u8 dir, __u64 n)
 	s->unseen += n;
 }
 
-// Accounts for what was moved between the last call that was followed and this one, which
-// has moved n bytes by now: by another system call, by io_uring or by another process.
-static __always_inline void catch_up(struct wire *w, const struct wire_key *key, __u8 dir, __u32 n)
+// Accounts for what the socket has moved since this was asked last: what was followed, n
+// bytes of it by a call that returns now, and what went by another system call, by io_uring
+// or by another process.
+static __always_inline void catch_up(struct wire *w, const struct wire_key *key, __u8 dir, __u64 n)
 {
 	struct stream *s = &w->streams[dir & 1];
-	__u32 before = s->seq, now = sequence((void *)key->sock, dir), unseen = now - n - before;
+	__u32 before = s->seq, now = sequence((void *)key->sock, dir), count = now - before;
+	__u64 moved = before && now && count < MAX_MISSED ? count : n;
+	__u64 followed = dir == DIR_WRITE ? s->ahead : n;
 
-	// What was followed and is not sent may be on its way, by another thread.
-	if (dir == DIR_WRITE && s->ahead)
-		return;
 	s->seq = now;
-	if (before && now && unseen && unseen < MAX_MISSED)
-		lose(w, dir, unseen);
-}
-
-// The socket has taken n bytes.
-static __always_inline void sent(struct wire *w, const struct wire_key *key, __u64 n)
-{
-	struct stream *s = &w->streams[DIR_WRITE];
-
-	if (n > s->ahead) { // more than could be followed
-		lose(w, DIR_WRITE, n - s->ahead);
-		n = s->ahead;
+	if (moved > followed) {
+		lose(w, dir, moved - followed);
+		moved = followed;
 	}
-	s->seq = sequence((void *)key->sock, DIR_WRITE);
-	s->ahead -= n;
+	if (dir == DIR_WRITE)
+		s->ahead -= moved;
 }
 
 // What is left of a call's bytes is not followed; of what it sends the part that the

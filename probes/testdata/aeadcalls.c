@@ -86,7 +86,8 @@ static void take(struct conn c)
 	sealed = n > 0 ? n : 0;
 }
 
-static bool by_messages; // by sendmmsg and recvmmsg
+static bool by_messages;      // by sendmmsg and recvmmsg
+static bool rest_by_messages; // what the socket does not take at once
 
 static int move(int (*call)(int, struct mmsghdr *, int), int fd, char *at, int n)
 {
@@ -111,8 +112,14 @@ static void *send_taken(void *fd)
 	int to = *(int *)fd;
 
 	for (int at = 0, n; at < sealed; at += n) {
-		n = by_messages ? move(send_messages, to, out + at, sealed - at) : write(to, out + at, sealed - at);
+		if (rest_by_messages && !at)
+			n = send(to, out, sealed, MSG_DONTWAIT);
+		else if (by_messages || rest_by_messages)
+			n = move(send_messages, to, out + at, sealed - at);
+		else
+			n = write(to, out + at, sealed - at);
 		must(n > 0, "sending");
+		must(!rest_by_messages || n < sealed, "sending more than the socket takes at once");
 	}
 	return NULL;
 }
@@ -300,6 +307,12 @@ int main(int argc, char **argv)
 			hang_up(c);
 			return 0;
 		}
+		one_request(c, next, 10);
+	} else if (!strcmp(way, "rest")) {
+		one_request(c, id, 10);
+		rest_by_messages = true;
+		one_request(c, "rest-by-messages", BODY);
+		rest_by_messages = false;
 		one_request(c, next, 10);
 	} else if (!strcmp(way, "dropped")) {
 		struct conn other = new_conn(argv);
