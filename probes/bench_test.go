@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"cmp"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -79,7 +80,7 @@ func (l *looper) run(w load) float64 {
 
 // floor attaches what every agent pays: an empty uprobe and an empty uretprobe at
 // the entries of SSL_write and SSL_read.
-func floor(b *testing.B, lib *os.File, multi bool) (detach func()) {
+func floor(b *testing.B, lib *os.File, multi bool) (empty *ebpf.Program, detach func()) {
 	spec := &ebpf.ProgramSpec{Type: ebpf.Kprobe, License: "GPL", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}}
 	if multi {
 		spec.AttachType = ebpf.AttachTraceUprobeMulti
@@ -108,7 +109,7 @@ func floor(b *testing.B, lib *os.File, multi bool) (detach func()) {
 			attach(ex.Uretprobe(name, prog, nil))
 		}
 	}
-	return func() {
+	return prog, func() {
 		for _, l := range links {
 			l.Close()
 		}
@@ -118,7 +119,8 @@ func floor(b *testing.B, lib *os.File, multi bool) (detach func()) {
 
 // BenchmarkOpenSSL compares what the tap adds to a call with what the floor adds,
 // round by round, so that the machine's moods meet both. An iteration is a round.
-// In rounds of their own the kernel counts the time inside the tap's programs.
+// In rounds of their own the kernel counts the time inside the tap's programs, and what
+// the counting itself costs: the time inside the floor's, which do nothing.
 func BenchmarkOpenSSL(b *testing.B) {
 	if os.Geteuid() != 0 {
 		b.Skip("attaches, and so needs root")
@@ -159,11 +161,11 @@ func BenchmarkOpenSSL(b *testing.B) {
 	l := startLooper(b)
 	variants := []func() func(){
 		func() func() { return func() {} },
-		func() func() { return floor(b, lib, taps.multi) },
+		func() func() { _, detach := floor(b, lib, taps.multi); return detach },
 		ours,
 	}
 	times := make([][3][]float64, len(loads))
-	inside := make([][]float64, len(loads))
+	inside, counting := make([][]float64, len(loads)), make([][]float64, len(loads))
 	for round := range b.N {
 		for i := range variants {
 			v := (round + i) % len(variants)
@@ -173,18 +175,26 @@ func BenchmarkOpenSSL(b *testing.B) {
 			}
 			detach()
 		}
-		detach := ours()
 		stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
 		if err != nil {
 			b.Fatal(err)
 		}
-		for j, w := range loads {
-			before := taps.runtime(b)
+		timed := func(w load, programs ...*ebpf.Program) float64 {
+			before := timeInside(b, programs)
 			l.run(w)
-			inside[j] = append(inside[j], float64(taps.runtime(b)-before)/float64(2*w.calls))
+			return float64(timeInside(b, programs)-before) / float64(2*w.calls)
 		}
-		stats.Close()
+		detach := ours()
+		for j, w := range loads {
+			inside[j] = append(inside[j], timed(w, slices.Collect(maps.Values(taps.programs))...))
+		}
 		detach()
+		empty, detach := floor(b, lib, taps.multi)
+		for j, w := range loads {
+			counting[j] = append(counting[j], timed(w, empty))
+		}
+		detach()
+		stats.Close()
 	}
 	added := func(j, v int) float64 {
 		diff := make([]float64, b.N)
@@ -198,13 +208,14 @@ func BenchmarkOpenSSL(b *testing.B) {
 		b.ReportMetric(added(j, 1), w.name+"-floor-ns/call")
 		b.ReportMetric(added(j, 2), w.name+"-added-ns/call")
 		b.ReportMetric(median(inside[j]), w.name+"-inside-ns/call")
+		b.ReportMetric(median(counting[j]), w.name+"-counting-ns/call")
 	}
 	b.ReportMetric(0, "ns/op")
 }
 
-// runtime is the time inside the tap's programs so far, in ns.
-func (t *Taps) runtime(b *testing.B) (sum int64) {
-	for _, p := range t.programs {
+// timeInside is the time inside of programs so far, in ns.
+func timeInside(b *testing.B, programs []*ebpf.Program) (sum int64) {
+	for _, p := range programs {
 		s, err := p.Stats()
 		if err != nil {
 			b.Fatal(err)
