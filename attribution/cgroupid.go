@@ -19,8 +19,9 @@ const maxDepth = 24
 // probe (bpf_get_current_cgroup_id) is the inode number of the cgroup's folder
 // in the unified hierarchy, kernel 5.5 and later on 64 bits.
 type cgroups struct {
-	mount string // of the unified hierarchy; "" where there is none
-	own   string // where the agent's own cgroup namespace is rooted; "" when that is not to be seen
+	mount  string // of the unified hierarchy; "" where there is none
+	hybrid bool   // v1 is beside it, and has the controllers
+	own    string // where the agent's own cgroup namespace is rooted; "" when that is not to be seen
 
 	mu     sync.Mutex
 	byID   recent[uint64, string]
@@ -34,6 +35,7 @@ func newCgroups(seen string, roots ...string) *cgroups {
 	c := &cgroups{byID: newRecent[uint64, string](maxCgroups)}
 	for _, root := range roots {
 		if c.mount = unified(root); c.mount != "" {
+			c.hybrid = c.mount != filepath.Clean(root)
 			break
 		}
 	}

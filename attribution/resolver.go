@@ -258,9 +258,10 @@ func (r *Resolver) identify(p flow.Proc, cgroupID uint64) *process {
 			r.log.Debug("read process", "pid", p.PID, "err", err)
 		}
 		pr = &process{}
-		// The root of v2 tells nothing: where v1 holds the containers, all processes are there.
-		if at := r.cgroups.lookup(cgroupID); at != "" && at != "/" {
-			pr.source, pr.place = "cgroup", placeOf(at)
+		// Beside v1, which may hold a container alone, v2 says nothing unless it names one.
+		at := r.cgroups.lookup(cgroupID)
+		if p := placeOf(at); at != "" && (!r.cgroups.hybrid || p.container != "" || p.podUID != "") {
+			pr.source, pr.place = "cgroup", p
 			pr.files = r.container(pr)
 		}
 	}

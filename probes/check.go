@@ -418,9 +418,9 @@ func (c *checker) sockets(t *Taps, err error) {
 func noteOn(taken flow.Source, asked string) string {
 	switch {
 	case misses(taken):
-		return "while a task is preempted inside of a program, as this kernel may, others' calls are missed: gaps of reason missed"
+		return "while a task is preempted inside of a program, others' calls are missed: gaps of reason missed"
 	case taken == flow.SourceSocketKprobe && asked == "auto" && misses(flow.SourceSocketFentry):
-		return "before fentry, which misses calls where the kernel preempts its programs, as this one may"
+		return "before fentry, which misses calls as this kernel preempts its programs"
 	}
 	return ""
 }

@@ -105,8 +105,9 @@ func openELF(file io.ReaderAt) (f *elf.File, err error) {
 }
 
 const (
-	maxNotes     = 64 << 10 // bytes
-	noteBuildID  = 3        // NT_GNU_BUILD_ID
+	maxNotes     = 4 << 10 // bytes of all notes; a linker's are some hundred
+	maxBuildID   = 64      // bytes
+	noteBuildID  = 3       // NT_GNU_BUILD_ID
 	noteOfBuild  = "GNU\x00"
 	noteHeader   = 12 // bytes
 	noteAligning = 4
@@ -118,13 +119,15 @@ func buildOf(file io.ReaderAt, size int64) build {
 	if err != nil {
 		return build{}
 	}
+	room := int64(maxNotes)
 	for _, p := range f.Progs {
-		if p.Type != elf.PT_NOTE {
+		if p.Type != elf.PT_NOTE || room == 0 {
 			continue
 		}
-		b, err := io.ReadAll(io.LimitReader(p.Open(), maxNotes))
+		b, err := io.ReadAll(io.LimitReader(p.Open(), room))
+		room -= int64(len(b))
 		if err != nil {
-			continue
+			return build{}
 		}
 		for len(b) >= noteHeader {
 			name, desc := aligned(binary.LittleEndian.Uint32(b)), aligned(binary.LittleEndian.Uint32(b[4:]))
@@ -132,7 +135,7 @@ func buildOf(file io.ReaderAt, size int64) build {
 			if name+desc > uint64(len(rest)) {
 				break
 			}
-			if kind == noteBuildID && bytes.Equal(rest[:name], []byte(noteOfBuild)) {
+			if kind == noteBuildID && desc <= maxBuildID && bytes.Equal(rest[:name], []byte(noteOfBuild)) {
 				return build{string(rest[name : name+desc]), size}
 			}
 			b = rest[name+desc:]

@@ -22,13 +22,9 @@ import (
 var alwaysPreempts = regexp.MustCompile(`\bPREEMPT(_RT|_LAZY)?\b`)
 
 // preempts reports whether the kernel preempts fentry programs. One that is PREEMPT_DYNAMIC
-// does as its boot chose, and by some distributions' default: where mode, which it is in, is
-// not to be seen, it may.
+// says in which mode it is, where that is to be seen.
 func preempts(release, version, mode string) bool {
-	if strings.Contains(version, "PREEMPT_DYNAMIC") {
-		return rawPreempts(release) || mode != "none" && mode != "voluntary"
-	}
-	return rawPreempts(release) || alwaysPreempts.MatchString(version)
+	return rawPreempts(release) || alwaysPreempts.MatchString(version) || mode == "full" || mode == "lazy"
 }
 
 // preemptMode is the mode of a PREEMPT_DYNAMIC kernel: none, voluntary, full, lazy; "" where

@@ -140,8 +140,9 @@ func (f *finder) examine(s suspect) {
 	if !known {
 		e, known = f.examined.files[shown]
 	}
-	b := buildOf(s.file, shown.size)
+	var b build
 	if !known {
+		b = buildOf(s.file, shown.size)
 		if e, known = f.examined.sameBuild(s.file, b); known {
 			f.log.Debug("known by its build", "path", s.path, "stack", e.stack.name)
 		}

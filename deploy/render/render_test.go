@@ -176,6 +176,10 @@ func TestPod(t *testing.T) {
 			t.Errorf("%v: a subPath is never updated", at(m, "name"))
 		}
 	}
+	want := object{"name": "tracefs", "mountPath": "/sys/kernel/tracing", "readOnly": true}
+	if mounts := at(c, "volumeMounts").([]any); !slices.ContainsFunc(mounts, func(m any) bool { return reflect.DeepEqual(m, want) }) {
+		t.Errorf("no %v", want)
+	}
 	for _, v := range at(spec, "volumes").([]any) {
 		if p := at(v, "hostPath", "path"); p != nil && p != "/sys/kernel/tracing" {
 			t.Errorf("%v is a folder of the node", p)
