@@ -37,8 +37,12 @@ static __noinline struct conn *plain_conn(struct plain *p, const struct conn_key
 	struct wire *w = bpf_map_lookup_elem(&wires, &at);
 	struct conn *c = bpf_map_lookup_elem(&conns, key);
 
-	if (!w || (c && c->ino == w->ino))
-		return w ? c : NULL;
+	if (!w)
+		return NULL;
+	if (c && c->ino == w->ino) {
+		w->source = p->source; // which was forgotten with a wire that the map had no room for
+		return c;
+	}
 	c = conn_new(key, !p->fresh);
 	if (!c)
 		return NULL;

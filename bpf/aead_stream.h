@@ -138,7 +138,8 @@ static __noinline enum progress take_some(struct cursor *c)
 	s = &w->streams[c->x.dir & 1];
 	if (!c->x.seg_left) {
 		if (!c->x.iov) {
-			c->x.n = 0;
+			if (c->x.dir == DIR_WRITE) // of which n was not known
+				c->x.n = 0;
 			return ENDS;
 		}
 		next_segment(&c->x);

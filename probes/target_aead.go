@@ -73,7 +73,8 @@ func findAEAD(file io.ReaderAt, set signature.Set, pace func(int) error) (*targe
 
 // aeadTarget puts programs on the functions of libraries. Those that begin a record
 // come last, so that none is seen in part. A function that two libraries have alike and
-// that is linked once is taken as one's.
+// that is linked once is taken as one's where it does a record by itself; else one's records
+// could not be told from the other's.
 func aeadTarget(libraries map[string][]signature.Match) (*target, error) {
 	if len(libraries) == 0 {
 		return nil, errNoTarget
@@ -93,8 +94,12 @@ func aeadTarget(libraries map[string][]signature.Match) (*target, error) {
 	taken := make(map[uint64]bool)
 	for _, library := range names {
 		for _, m := range libraries[library] {
-			if taken[m.Offset] {
+			switch {
+			case !taken[m.Offset]:
+			case m.Role == signature.ChaSeal, m.Role == signature.ChaOpen:
 				continue
+			default:
+				return nil, fmt.Errorf("%w: %s is of two libraries", errNoTarget, m.Name)
 			}
 			taken[m.Offset] = true
 			for _, ret := range m.Returns {
