@@ -142,8 +142,9 @@ round's own agent (all others must be); *late* is one whose connection was older
 says ` + "`late_attach`" + `. A large program without symbols is looked through in the background
 first, which takes seconds, once a file (*once scanned*). *Timing* is the median difference between the moment of the first content
 as the agent gives it, read by the program, and as the simulator does, which wrote it. *Run time* is the median with the agent over
-that without it, of all runs but the first, which alternate; more than 1.10x fails. No program ended or printed
-otherwise because of the agent, or it says so.
+that without it, of all runs but the first, which alternate. Who is above 1.10x after three rounds has up to three
+more, all of which count, and fails if it stays there. No program ended or printed otherwise because of the agent, or
+it says so.
 
 | program | version | TLS | tapped by | calls seen | exact | first call | timing | run time |
 |---|---|---|---|---|---|---|---|---|
