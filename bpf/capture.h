@@ -603,16 +603,10 @@ static __always_inline bool verdict_is(struct xfer *x, __u32 exchange, __u32 ver
 	return v && *v == verdict;
 }
 
-// Looks for the connection's verdicts, which takes two lookups, where any was set since
-// it last did.
 static __always_inline void apply_verdict(struct xfer *x)
 {
 	struct conn *c = x->conn;
-	struct settings *s = settings();
 
-	if (!s || c->verdicts == s->verdicts)
-		return;
-	c->verdicts = s->verdicts;
 	if (verdict_is(x, 0, VERDICT_NOT_HTTP))
 		c->phase = PHASE_DEAD;
 	else if (c->phase == PHASE_OPEN && verdict_is(x, c->exchange, VERDICT_IGNORE))
