@@ -35,7 +35,7 @@ func newCgroups(seen string, roots ...string) *cgroups {
 	c := &cgroups{byID: newRecent[uint64, string](maxCgroups)}
 	for _, root := range roots {
 		if c.mount = unified(root); c.mount != "" {
-			c.hybrid = c.mount != filepath.Clean(root)
+			c.hybrid = c.mount != root
 			break
 		}
 	}
