@@ -30,6 +30,10 @@ type Config struct {
 	Session Session `yaml:"session"`
 	Tenant  Tenant  `yaml:"tenant"`
 
+	// Baggage: keys of W3C baggage that are copied to records and spans, beside those
+	// by which graph and node are named. What it says may be secret.
+	Baggage []string `yaml:"baggage"`
+
 	// WellKnownLabels: app.kubernetes.io/instance, name and version say what a pod's
 	// service is called, part-of what its graph is.
 	WellKnownLabels bool     `yaml:"well_known_labels"`
@@ -150,6 +154,22 @@ func (c *Config) Headers() []string {
 	return slices.Compact(all)
 }
 
+// BaggageKeys returns the keys of W3C baggage that the configuration reads: what the
+// decoder must keep of a call's, and no more.
+func (c *Config) BaggageKeys() []string {
+	all := c.carried()
+	for _, from := range c.Tenant.From {
+		if key, ok := strings.CutPrefix(from, "baggage:"); ok {
+			all = append(all, key)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// carried are the keys of baggage that records and spans show.
+func (c *Config) carried() []string { return slices.Concat(c.Graph.Baggage, c.Node.Baggage, c.Baggage) }
+
 // KeepAnnotation says whether the configuration reads a pod's annotation. A watcher
 // of pods keeps no other.
 func (c *Config) KeepAnnotation(key string) bool {
@@ -218,6 +238,11 @@ func (c *Config) Validate() []Invalid {
 	if c.Tenant.Values < 0 || c.Tenant.Values > maxValues {
 		bad("tenant.values", "is %d: want 0 (as many as there are by default) to %d", c.Tenant.Values, maxValues)
 	}
+	for i, k := range c.Baggage {
+		if !isToken(k) {
+			bad(fmt.Sprintf("baggage[%d]", i), "is %q: want a key of W3C baggage such as user.tier", k)
+		}
+	}
 	for i, k := range c.PodLabels {
 		if !isLabelKey(k) {
 			bad(fmt.Sprintf("pod_labels[%d]", i), "is %q: want a label's key such as example.com/gpu", k)
@@ -260,15 +285,20 @@ func badHeader(name string) string {
 	case "authorization", "proxy-authorization", "cookie", "api-key", "x-api-key", "x-goog-api-key", "x-amz-security-token":
 		return "a credential is never read; want another header, or api_key for a tenant"
 	}
-	for i := range len(name) {
-		if c := name[i]; c <= ' ' || c >= 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) >= 0 {
-			return "want the name of a header"
-		}
-	}
-	if name == "" {
+	if !isToken(name) {
 		return "want the name of a header"
 	}
 	return ""
+}
+
+// isToken says whether s may be the name of a header or the key of a baggage's member.
+func isToken(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c >= 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) >= 0 {
+			return false
+		}
+	}
+	return s != ""
 }
 
 // isLabelKey says whether s may be the key of a Kubernetes label or annotation.

@@ -16,7 +16,7 @@ type Owner struct {
 	Source string
 
 	ContainerID      string // container.id: 64 hex digits, ECS's form on Fargate
-	ContainerRuntime string // container.runtime: containerd, cri-o, docker, podman; "" when the path does not say
+	ContainerRuntime string // container.runtime.name: containerd, cri-o, docker, podman; "" when the path does not say
 	ContainerName    string // k8s.container.name
 	RuntimeName      string // container.name: what the runtime calls it, outside Kubernetes
 	PodUID           string // k8s.pod.uid
@@ -44,6 +44,8 @@ type Owner struct {
 
 	Tenant  string
 	Session string
+	// Baggage is what the call's baggage says under the keys that are carried.
+	Baggage map[string]string
 
 	// Complete is false while the API server has not yet answered for this pod.
 	Complete bool
@@ -52,7 +54,7 @@ type Owner struct {
 // Evidence is what the call itself says of its owner.
 type Evidence struct {
 	Headers  map[string]string // allow-listed request headers, lower-case names
-	Baggage  string            // W3C
+	Baggage  string            // W3C, its allow-listed members
 	Metadata map[string]string // of the request's body
 	KeyHash  []byte            // keyed hash of the credential
 }

@@ -10,6 +10,7 @@ type policy struct {
 	cfg         Config
 	rules       []*rule
 	tenants     []tenantSource
+	baggage     []string // keys that are carried
 	graph, node naming
 	tenant      *distinct
 }
@@ -29,7 +30,7 @@ func newPolicy(c Config) (*policy, error) {
 	if len(c.Order) == 0 {
 		c.Order = d.Order
 	}
-	p := &policy{cfg: c}
+	p := &policy{cfg: c, baggage: c.carried()}
 	for i := range c.Rules {
 		r, _ := compileRule(&c.Rules[i])
 		p.rules = append(p.rules, r)
@@ -80,19 +81,20 @@ func (s *subject) metadata(keys []string) string {
 }
 
 func (s *subject) member(keys []string) string {
-	if s.call.Baggage == "" {
-		return ""
-	}
-	if s.baggage == nil {
-		s.baggage = make(map[string]string)
-		eachMember(s.call.Baggage, func(k, v string) { s.baggage[k] = clean(v, maxName) })
-	}
 	for _, k := range keys {
-		if v := s.baggage[k]; v != "" {
+		if v := s.members()[k]; v != "" {
 			return v
 		}
 	}
 	return ""
+}
+
+func (s *subject) members() map[string]string {
+	if s.baggage == nil && s.call.Baggage != "" {
+		s.baggage = make(map[string]string)
+		eachMember(s.call.Baggage, func(k, v string) { s.baggage[k] = clean(v, maxName) })
+	}
+	return s.baggage
 }
 
 // annotation is the one that names this container, or else the whole pod.
@@ -170,6 +172,7 @@ func (p *policy) apply(s *subject, key []byte) {
 	o := s.owner
 	o.Session = s.session(p, key)
 	o.Tenant = p.tenant.admit(s.tenant(p, key))
+	o.Baggage = pick(s.members(), p.baggage)
 	if s.pod != nil {
 		o.PodLabels = pick(s.pod.Labels, p.cfg.PodLabels)
 	}
@@ -324,11 +327,11 @@ func (s *subject) tenant(p *policy, key []byte) string {
 	return ""
 }
 
-// pick returns the wanted of the labels, nil when there are none.
-func pick(labels map[string]string, wanted []string) map[string]string {
+// pick returns the wanted of all, nil when there are none.
+func pick(all map[string]string, wanted []string) map[string]string {
 	var m map[string]string
 	for _, k := range wanted {
-		if v := labels[k]; v != "" {
+		if v := all[k]; v != "" {
 			if m == nil {
 				m = make(map[string]string, len(wanted))
 			}

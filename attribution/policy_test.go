@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -336,6 +337,46 @@ func TestFallback(t *testing.T) {
 	runtime.set(testPod, nil)
 	if o := r.Owner(p, id, Evidence{}); !o.Complete || o.Node != "front" {
 		t.Errorf("a dead pod: %+v", o)
+	}
+}
+
+// Of the baggage what graph and node are named by is carried, and what is asked for.
+func TestBaggage(t *testing.T) {
+	m := newMachine(t)
+	p, id := m.process(100, "/usr/bin/curl", "curl", "/")
+	call := Evidence{Baggage: "tollwire.node=planner,tier=gold,token=secret,org=acme,empty="}
+	secret := func(c *Config) { c.Tenant.From, c.Tenant.Hash = []string{"baggage:org"}, true }
+	if o := m.resolver(secret).Owner(p, id, call); !maps.Equal(o.Baggage, pairs("tollwire.node", "planner")) || len(o.Tenant) != 32 {
+		t.Errorf("by default: %v, tenant %q", o.Baggage, o.Tenant)
+	}
+	wanted := func(c *Config) { c.Baggage = []string{"tier", "empty", "absent"} }
+	if o := m.resolver(wanted).Owner(p, id, call); !maps.Equal(o.Baggage, pairs("tollwire.node", "planner", "tier", "gold")) {
+		t.Errorf("with tier: %v", o.Baggage)
+	}
+	c := Defaults()
+	secret(&c)
+	wanted(&c)
+	if got, want := c.BaggageKeys(), []string{"absent", "empty", "org", "tier", "tollwire.graph", "tollwire.node"}; !slices.Equal(got, want) {
+		t.Errorf("keys %v, want %v", got, want)
+	}
+}
+
+// A list of attributes is bounded, and the same ones are kept each time.
+func TestManyAttributes(t *testing.T) {
+	m := newMachine(t)
+	p, id := m.process(100, "/usr/bin/curl", "curl", podCgroup)
+	m.write("proc/100/environ", "OTEL_RESOURCE_ATTRIBUTES=a00=mine,zz="+strings.Repeat("z", 1000)+"\x00")
+	var many []string
+	for i := range 100 {
+		many = append(many, fmt.Sprintf("resource.opentelemetry.io/a%02d", i), "theirs")
+	}
+	r := m.resolver(func(k *Config) { k.Pods = newCluster(webPod(annotations(many...))) })
+	o := r.Owner(p, id, Evidence{})
+	if len(o.Attributes) != maxAttributes || o.Attributes["a00"] != "mine" || o.Attributes["a01"] != "theirs" || len(o.Attributes["zz"]) != maxName {
+		t.Errorf("%d attributes: %v", len(o.Attributes), o.Attributes)
+	}
+	if again := r.Owner(p, id, Evidence{}); !maps.Equal(o.Attributes, again.Attributes) {
+		t.Errorf("then %v", again.Attributes)
 	}
 }
 

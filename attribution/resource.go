@@ -1,7 +1,9 @@
 package attribution
 
 import (
+	"maps"
 	"net/url"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -10,7 +12,7 @@ import (
 // maxName bounds every name and value that is kept, in bytes.
 const maxName = 256
 
-// maxAttributes bounds how many attributes one list may state.
+// maxAttributes bounds how many attributes one list may state, and an owner may have.
 const maxAttributes = 64
 
 // resource is what a process or its pod states about itself, in OpenTelemetry's words.
@@ -19,8 +21,11 @@ type resource struct {
 	other                              map[string]string // nil when there are none
 }
 
-// set keeps one attribute. Who the process is by the kernel and by Kubernetes is
-// known better than it can be stated, and is left out.
+// reserved begin what is no program's to state: who it is by the kernel and by Kubernetes
+// is known better, and the rest is said of a call.
+var reserved = []string{"k8s.", "container.", "process.", "telemetry.", "tollwire.", "gen_ai.", "mcp.", "server.", "http.", "error."}
+
+// set keeps one attribute.
 func (r *resource) set(k, v string) {
 	k, v = clean(k, maxName), clean(v, maxName)
 	if k == "" || v == "" {
@@ -35,11 +40,10 @@ func (r *resource) set(k, v string) {
 		r.version = v
 	case "service.instance.id":
 		r.instance = v
+	case "time", "trace_id", "span_id": // of a record
 	default:
-		for _, known := range []string{"k8s.", "container.", "process.", "telemetry.", "tollwire.", "gen_ai."} {
-			if strings.HasPrefix(k, known) {
-				return
-			}
+		if slices.ContainsFunc(reserved, func(prefix string) bool { return strings.HasPrefix(k, prefix) }) {
+			return
 		}
 		if r.other == nil {
 			r.other = make(map[string]string)
@@ -75,9 +79,9 @@ func environResource(environ string) resource {
 // annotationResource reads the annotations resource.opentelemetry.io/KEY.
 func annotationResource(annotations map[string]string) resource {
 	var r resource
-	for k, v := range annotations {
-		if k, ok := strings.CutPrefix(k, resourcePrefix); ok {
-			r.set(k, v)
+	for _, key := range slices.Sorted(maps.Keys(annotations)) { // the same ones each time
+		if k, ok := strings.CutPrefix(key, resourcePrefix); ok {
+			r.set(k, annotations[key])
 		}
 	}
 	return r

@@ -1,5 +1,10 @@
 package attribution
 
+import (
+	"maps"
+	"slices"
+)
+
 // service fills in service.* and what else is stated of the program, by
 // OpenTelemetry's rules for Kubernetes
 // (https://opentelemetry.io/docs/specs/semconv/non-normative/k8s-attributes): what
@@ -30,9 +35,11 @@ func (o *Owner) service(own resource, pod *Pod, wellKnown bool) {
 	case len(own.other) == 0:
 		o.Attributes = stated.other
 	default:
-		o.Attributes = stated.other // made for this owner alone
-		for k, v := range own.other {
-			o.Attributes[k] = v
+		o.Attributes = maps.Clone(own.other)
+		for _, k := range slices.Sorted(maps.Keys(stated.other)) {
+			if _, ok := o.Attributes[k]; !ok && len(o.Attributes) < maxAttributes {
+				o.Attributes[k] = stated.other[k]
+			}
 		}
 	}
 }

@@ -314,7 +314,7 @@ func (x *call) newCall() *llm.Call {
 		Vendor: x.name, Method: x.req.Method, Path: x.req.Path,
 		Headers:     allowed(h, x.d.cfg.AllowHeaders),
 		TraceParent: bounded(h.Get("Traceparent")),
-		Baggage:     bounded(strings.Join(h.Values("Baggage"), ",")),
+		Baggage:     members(h, x.d.cfg.AllowBaggage),
 		APIKey:      x.d.keyed(credential(h)),
 		RetryGroup:  group(x.d.keyed(first(h, "Amz-Sdk-Invocation-Id", "Idempotency-Key", "X-Idempotency-Key"))),
 	}
@@ -382,6 +382,23 @@ func allowed(h http.Header, names []string) map[string]string {
 		}
 	}
 	return out
+}
+
+// members returns the members of a request's baggage that have one of the keys, as many
+// as there is room for.
+func members(h http.Header, keys []string) string {
+	var kept []string
+	room := maxValue
+	for _, list := range h.Values("Baggage") {
+		for m := range strings.SplitSeq(list, ",") {
+			k, _, ok := strings.Cut(m, "=")
+			if ok && slices.Contains(keys, strings.TrimSpace(k)) && len(m) < room {
+				kept = append(kept, m)
+				room -= len(m) + 1
+			}
+		}
+	}
+	return strings.Join(kept, ",")
 }
 
 // credential returns the secret that a request is made with, without its scheme.

@@ -33,6 +33,7 @@ type Config struct {
 	Deferred *Deferred
 
 	AllowHeaders []string // request headers that are kept
+	AllowBaggage []string // keys of a request's W3C baggage that are kept
 	KeySecret    []byte   // keys the hash of credentials and of retries' ids; empty: none is kept
 
 	BodyLimit      uint64        // bytes of a message that the kernel lets cross, 4 MiB

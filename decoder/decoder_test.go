@@ -19,9 +19,13 @@ const (
 
 func TestUnary(t *testing.T) {
 	noLeak(t)
-	r := newRig(t, func(c *Config) { c.KeySecret = []byte("k"); c.AllowHeaders = []string{"X-Team"} })
+	r := newRig(t, func(c *Config) {
+		c.KeySecret = []byte("k")
+		c.AllowHeaders, c.AllowBaggage = []string{"X-Team"}, []string{"node", "tier"}
+	})
 	r.number = 1
 	r.push(flow.Write, post("/echo?x=1", askUnary, "Authorization: Bearer sk-1", "X-Team: red", "X-Other: no",
+		"Baggage: token=secret,node=a;p=1, tier=x", "Baggage: tier="+strings.Repeat("x", 2000)+",tier=y,nodes=b",
 		"Traceparent: 00-1-2-01", "X-Stainless-Retry-Count: 2", "Idempotency-Key: order-of-jane"))
 	r.push(flow.Read, reply(`{"text":"hi","usage":5}`, "X-RateLimit-Remaining: 9", "Retry-After: 1"))
 	c := r.one()
@@ -34,6 +38,9 @@ func TestUnary(t *testing.T) {
 	}
 	if len(c.Headers) != 1 || c.Headers["x-team"] != "red" || c.RetryCount != 2 || c.TraceParent != "00-1-2-01" || len(c.APIKey) != 32 {
 		t.Errorf("headers %v, retry %d, key %x", c.Headers, c.RetryCount, c.APIKey)
+	}
+	if c.Baggage != "node=a;p=1, tier=x,tier=y" {
+		t.Errorf("baggage %q", c.Baggage)
 	}
 	if len(c.RetryGroup) != 32 || strings.Contains(c.RetryGroup, "jane") {
 		t.Errorf("retry group %q", c.RetryGroup)

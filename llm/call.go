@@ -79,7 +79,7 @@ type Call struct {
 	Headers     map[string]string // lower-case names
 	Metadata    map[string]string // the request body's metadata keys, bounded
 	TraceParent string
-	Baggage     string
+	Baggage     string            // W3C, the allow-listed members
 	APIKey      []byte            // keyed hash of the credential; never the credential
 	RetryGroup  string            // ties the tries of one SDK call: the keyed hash of its invocation or idempotency id
 	RetryCount  int               // tries before this one, as the SDK counts them

@@ -123,5 +123,11 @@ func (r *reloader) late(c *Config) (keys []string) {
 			keys = append(keys, "attribution: header "+h)
 		}
 	}
+	kept = r.first.Attribution.BaggageKeys()
+	for _, k := range b.BaggageKeys() {
+		if !slices.Contains(kept, k) {
+			keys = append(keys, "attribution: baggage "+k)
+		}
+	}
 	return keys
 }

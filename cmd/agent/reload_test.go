@@ -76,6 +76,8 @@ func TestReload(t *testing.T) {
 	want("still gone", "late", 2, 3, "")
 	write(strings.ReplaceAll(rule("header"), "exe: \"*\"", "header: {x-new: a}"))
 	want("a header that nothing keeps", owners.Owner(me, 0, attribution.Evidence{}).Executable, 3, 3, "x-new")
+	write(rule("baggage") + "  baggage: [user.tier]\n")
+	want("baggage that nothing keeps", "baggage", 4, 3, "baggage user.tier")
 }
 
 // ownProcess is the test's own process.

@@ -57,6 +57,7 @@ func (c *Config) decoder(key []byte, apis api.Rules, log *slog.Logger) decoder.C
 	return decoder.Config{
 		Vendors:      append(known, api.New(apis)),
 		AllowHeaders: append(c.Attribution.Headers(), c.Decode.AllowHeaders...),
+		AllowBaggage: c.Attribution.BaggageKeys(),
 		KeySecret:    key,
 		IdleTimeout:  c.Decode.IdleTimeout,
 		Logger:       log,

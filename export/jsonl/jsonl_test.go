@@ -41,13 +41,18 @@ var vectors = []struct {
 	{"stream", recordtest.New(priced)},
 	{"pod", recordtest.New(priced, func(r *account.Record) {
 		r.Owner = attribution.Owner{
-			PID: 7, Executable: "node", ContainerID: strings.Repeat("ab", 32), ContainerName: "web", PodUID: "u-1", PodName: "web-1",
+			PID: 7, Executable: "node", ContainerID: strings.Repeat("ab", 32), ContainerRuntime: "containerd", ContainerName: "web", PodUID: "u-1", PodName: "web-1",
 			Namespace: "shop", NodeName: "n1", Workload: map[string]string{"k8s.replicaset.name": "web-5f", "k8s.deployment.name": "web"},
-			PodLabels: map[string]string{"lora": "x"}, ServiceName: "web", ServiceNamespace: "shop", Graph: "g", Node: "n",
+			PodLabels: map[string]string{"lora": "x"}, ServiceName: "web", ServiceNamespace: "shop",
+			ServiceVersion: "2", ServiceInstanceID: "shop.web-1.web", Attributes: map[string]string{"team": "search", "deployment.environment.name": "prod"},
+			Baggage: map[string]string{"tollwire.node": "n"}, Graph: "g", Node: "n",
 			NodeSource: "pod_label", Tenant: "t", Session: "s", Complete: true,
 		}
 		r.Relay = account.RelayPayer
 		r.Origin = &attribution.Owner{Graph: "outer", Node: "caller", NodeSource: "header", Tenant: "t2"}
+	})},
+	{"container", recordtest.New(priced, func(r *account.Record) {
+		r.Owner.ContainerID, r.Owner.ContainerRuntime, r.Owner.RuntimeName = strings.Repeat("cd", 32), "docker", "web-1"
 	})},
 	{"classes", recordtest.New(func(r *account.Record) {
 		r.Call.Usage = llm.Usage{}
@@ -126,7 +131,8 @@ func TestLines(t *testing.T) {
 // none is null.
 func TestKeysAreFlatAndKnown(t *testing.T) {
 	additions := []string{"tollwire.api", "tollwire.service_tier", "tollwire.tool_calls", "tollwire.quality", "tollwire.retry.group",
-		"mcp.method.name", "gen_ai.tool.name", "http.request.resend_count", "http.response.header.retry-after", "http.response.header.x-ratelimit-remaining-tokens"}
+		"mcp.method.name", "gen_ai.tool.name", "http.request.resend_count", "http.response.header.retry-after", "http.response.header.x-ratelimit-remaining-tokens",
+		"container.name", "container.runtime.name", "service.version", "service.instance.id", "team", "deployment.environment.name", "tollwire.baggage.tollwire.node"}
 	contract, err := os.ReadFile("../../../shared/RECORD.md")
 	if err != nil {
 		t.Fatal(err)

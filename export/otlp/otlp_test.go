@@ -272,6 +272,9 @@ func TestSpan(t *testing.T) {
 	e.Export(recordtest.New(priced("0.0625"), spanID(0), func(r *account.Record) {
 		r.Trace.Parent, r.Owner.PodName, r.Owner.Workload = "00f067aa0ba902b7", "web-1", map[string]string{"k8s.deployment.name": "web"}
 		r.Owner.CommandLine = "python --secret"
+		r.Owner.ServiceVersion, r.Owner.ServiceInstanceID, r.Owner.ContainerRuntime, r.Owner.RuntimeName = "3", "i-1", "docker", "web-1"
+		r.Owner.Attributes = map[string]string{"deployment.environment.name": "prod", "service.name": "lie", "host.name": "own"}
+		r.Owner.Baggage = map[string]string{"tollwire.node": "n"}
 		r.Call.ServiceTier, r.Call.ToolCalls, r.Call.Quality = "priority", []string{"weather", "clock"}, []string{"arguments_invalid"}
 		r.Call.RetryCount, r.Call.RetryGroup = 2, "0f0f"
 		r.Call.RateLimit = map[string]string{"retry-after": "2"}
@@ -296,7 +299,7 @@ func TestSpan(t *testing.T) {
 		"tollwire.cost.usd": 0.0625, "tollwire.graph": "checkout", "tollwire.usage.completeness": "exact",
 		"tollwire.service_tier": "priority", "openai.response.service_tier": "priority", "tollwire.tool_calls": "weather,clock",
 		"tollwire.quality": "arguments_invalid", "http.request.resend_count": int64(2), "tollwire.retry.group": "0f0f",
-		"http.response.header.retry-after": "2",
+		"http.response.header.retry-after": "2", "tollwire.baggage.tollwire.node": "n",
 	} {
 		if a[k] != want {
 			t.Errorf("%s = %v, want %v", k, a[k], want)
@@ -309,14 +312,22 @@ func TestSpan(t *testing.T) {
 		t.Errorf("took %v", took)
 	}
 	res := r.resource["0000000000000001"]
-	if res["service.name"] != "shop" || res["k8s.pod.name"] != "web-1" || res["k8s.deployment.name"] != "web" || res["host.name"] != "n1" || strings.Contains(fmt.Sprint(res), "secret") {
+	for k, want := range map[string]any{
+		"service.name": "shop", "service.version": "3", "service.instance.id": "i-1", "k8s.pod.name": "web-1", "k8s.deployment.name": "web",
+		"container.name": "web-1", "container.runtime.name": "docker", "deployment.environment.name": "prod", "host.name": "own",
+	} {
+		if res[k] != want {
+			t.Errorf("resource: %s = %v, want %v", k, res[k], want)
+		}
+	}
+	if strings.Contains(fmt.Sprint(res), "secret") {
 		t.Errorf("resource %v", res)
 	}
 	s = r.spans["0000000000000002"]
 	if a = plain(s.Attributes); s.Kind != tracepb.Span_SPAN_KIND_SERVER || s.Status.GetCode() != tracepb.Status_STATUS_CODE_ERROR || a["tollwire.cost.usd"] != nil || a["tollwire.relay"] != "hop" {
 		t.Errorf("%v", s)
 	}
-	if r.resource["0000000000000002"]["service.name"] != "unknown_service:server" {
+	if res := r.resource["0000000000000002"]; res["service.name"] != "unknown_service:server" || res["host.name"] != "n1" {
 		t.Errorf("%v", r.resource["0000000000000002"])
 	}
 	s = r.spans["0000000000000003"]

@@ -140,6 +140,9 @@ func describe(r *account.Record) attributes {
 	a.string("tollwire.node.source", booked.NodeSource)
 	a.string("tollwire.tenant", booked.Tenant)
 	a.string("tollwire.session", booked.Session)
+	for _, k := range slices.Sorted(maps.Keys(r.Owner.Baggage)) {
+		a.string("tollwire.baggage."+k, r.Owner.Baggage[k])
+	}
 	a.string("tollwire.trace.source", r.Trace.Source)
 	a.string("tollwire.relay", string(r.Relay))
 	if c.Source != flow.SourceNone {
@@ -263,7 +266,8 @@ func id(s string) []byte {
 	return b
 }
 
-// resource returns the attributes of the process that a span belongs to.
+// resource returns the attributes of the process that a span belongs to: what is known
+// of it, what it states, and what is said of its node, the first winning.
 func resource(o *attribution.Owner, node map[string]string) attributes {
 	var a attributes
 	service := o.ServiceName
@@ -275,9 +279,13 @@ func resource(o *attribution.Owner, node map[string]string) attributes {
 	}
 	a.string("service.name", service)
 	a.string("service.namespace", o.ServiceNamespace)
+	a.string("service.version", o.ServiceVersion)
+	a.string("service.instance.id", o.ServiceInstanceID)
 	a.int("process.pid", int64(o.PID))
 	a.string("process.executable.name", o.Executable)
 	a.string("container.id", o.ContainerID)
+	a.string("container.name", o.RuntimeName)
+	a.string("container.runtime.name", o.ContainerRuntime)
 	a.string("k8s.namespace.name", o.Namespace)
 	a.string("k8s.pod.name", o.PodName)
 	a.string("k8s.pod.uid", o.PodUID)
@@ -289,9 +297,11 @@ func resource(o *attribution.Owner, node map[string]string) attributes {
 	for _, k := range slices.Sorted(maps.Keys(o.PodLabels)) {
 		a.string("k8s.pod.label."+k, o.PodLabels[k])
 	}
-	for _, k := range slices.Sorted(maps.Keys(node)) {
-		if !slices.ContainsFunc(a, func(x attribute) bool { return x.key == k }) {
-			a.string(k, node[k])
+	for _, more := range []map[string]string{o.Attributes, node} {
+		for _, k := range slices.Sorted(maps.Keys(more)) {
+			if !slices.ContainsFunc(a, func(x attribute) bool { return x.key == k }) {
+				a.string(k, more[k])
+			}
 		}
 	}
 	return a
