@@ -282,7 +282,7 @@ func headers(bad func(string, string, ...any), key string, names []string) {
 // badHeader returns why name cannot stand on an allow-list of headers, or "".
 func badHeader(name string) string {
 	switch strings.ToLower(name) {
-	case "authorization", "proxy-authorization", "cookie", "api-key", "x-api-key", "x-goog-api-key", "x-amz-security-token":
+	case "authorization", "proxy-authorization", "cookie", "api-key", "x-api-key", "x-goog-api-key", "ocp-apim-subscription-key", "x-amz-security-token":
 		return "a credential is never read; want another header, or api_key for a tenant"
 	}
 	if !isToken(name) {

@@ -1,6 +1,7 @@
 package decoder
 
 import (
+	"cmp"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
@@ -10,6 +11,7 @@ import (
 	"mime"
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -315,7 +317,7 @@ func (x *call) newCall() *llm.Call {
 		Headers:     allowed(h, x.d.cfg.AllowHeaders),
 		TraceParent: bounded(h.Get("Traceparent")),
 		Baggage:     members(h, x.d.cfg.AllowBaggage),
-		APIKey:      x.d.keyed(credential(h)),
+		APIKey:      x.d.keyed(credential(x.req)),
 		RetryGroup:  group(x.d.keyed(first(h, "Amz-Sdk-Invocation-Id", "Idempotency-Key", "X-Idempotency-Key"))),
 	}
 	c.Times.Start = x.req.Time
@@ -401,13 +403,25 @@ func members(h http.Header, keys []string) string {
 	return strings.Join(kept, ",")
 }
 
-// credential returns the secret that a request is made with, without its scheme.
-func credential(h http.Header) string {
-	s := first(h, "Authorization", "X-Api-Key", "Api-Key", "X-Goog-Api-Key")
-	if scheme, token, ok := strings.Cut(s, " "); ok && strings.EqualFold(scheme, "bearer") {
+// credential returns what tells whose key a request is made with: the key itself, without
+// its scheme. Of a signature by AWS, which is another each time, it is the access key's id.
+// Gemini and Azure take a key in the query too, AWS a signature.
+func credential(req *exchange.Request) string {
+	s := first(req.Header, "Authorization", "X-Api-Key", "Api-Key", "X-Goog-Api-Key", "Ocp-Apim-Subscription-Key")
+	scheme, token, ok := strings.Cut(s, " ")
+	switch {
+	case ok && strings.EqualFold(scheme, "bearer"):
 		return strings.TrimSpace(token)
+	case strings.HasPrefix(scheme, "AWS4-"): // https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
+		_, scope, _ := strings.Cut(token, "Credential=")
+		id, _, _ := strings.Cut(scope, "/")
+		return strings.TrimSpace(id)
+	case s != "" || req.Query == "":
+		return s
 	}
-	return s
+	query, _ := url.ParseQuery(req.Query) // what of it can be read
+	id, _, _ := strings.Cut(query.Get("X-Amz-Credential"), "/")
+	return cmp.Or(query.Get("key"), query.Get("api-key"), query.Get("subscription-key"), id)
 }
 
 // keyed returns the keyed hash of what must not be kept itself, nil without it or without

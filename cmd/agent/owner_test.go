@@ -136,3 +136,32 @@ func TestOwnerInRecord(t *testing.T) {
 		}
 	}
 }
+
+// Calls that are signed with one key are one tenant's, in records that do not show it.
+func TestTenantOfSignedCalls(t *testing.T) {
+	cfg := defaults()
+	cfg.Attribution.Proc, cfg.Attribution.HostRoot = t.TempDir(), t.TempDir()
+	cfg.Attribution.Tenant.From, cfg.Attribution.Tenant.Values = []string{"api_key"}, 2
+	signed := func(key, date string) string {
+		return "Authorization: AWS4-HMAC-SHA256 Credential=" + key + "/" + date + "/us-east-1/bedrock/aws4_request, SignedHeaders=host, Signature=" + date
+	}
+	var all []flow.Data
+	for i, header := range []string{signed("AKIAcanary1", "20260801"), signed("AKIAcanary1", "20260802"), signed("AKIAcanary2", "20260802"), signed("AKIAcanary1", "20260803")} {
+		all = append(all, exchanged(flow.Conn{Key: uint64(i + 1), Gen: 1}, chat(header), chatAnswer)...)
+	}
+	var tenants []string
+	for _, l := range lines(t, cfg, tape{all}) {
+		var m map[string]any
+		if err := json.Unmarshal([]byte(l), &m); err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(l, "canary") {
+			t.Errorf("the key is in %s", l)
+		}
+		tenant, _ := m["tollwire.tenant"].(string)
+		tenants = append(tenants, tenant)
+	}
+	if len(tenants) != 4 || len(tenants[0]) != 32 || tenants[1] != tenants[0] || tenants[3] != tenants[0] || len(tenants[2]) != 32 || tenants[2] == tenants[0] {
+		t.Errorf("tenants %q, want one and the same but for the third", tenants)
+	}
+}
