@@ -56,5 +56,6 @@ type Evidence struct {
 	Headers  map[string]string // allow-listed request headers, lower-case names
 	Baggage  string            // W3C, its allow-listed members
 	Metadata map[string]string // of the request's body
+	Session  string            // that the protocol itself names: MCP's
 	KeyHash  []byte            // keyed hash of the credential
 }

@@ -289,6 +289,9 @@ func (s *subject) session(p *policy, key []byte) string {
 			id = clean(after, maxName)
 		}
 	}
+	if id == "" {
+		id = clean(s.call.Session, maxName)
+	}
 	if p.cfg.Session.Raw {
 		return id
 	}

@@ -234,6 +234,12 @@ func TestTenantsAndSessions(t *testing.T) {
 	if o := raw.Owner(p, id, Evidence{Metadata: pairs("session_id", "m1")}); o.Session != "m1" {
 		t.Errorf("session of the metadata: %q", o.Session)
 	}
+	if o := raw.Owner(p, id, Evidence{Session: "m2"}); o.Session != "m2" {
+		t.Errorf("MCP's session: %q", o.Session)
+	}
+	if o := a.Owner(p, id, Evidence{Session: "m2"}); len(o.Session) != 32 {
+		t.Errorf("MCP's session: %q, want its hash", o.Session)
+	}
 }
 
 // A call whose pod nobody has named yet is booked to what is known, and is not

@@ -9,6 +9,8 @@ import (
 	"os"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tollwire/tollwire/probes/signature"
 )
 
@@ -25,7 +27,8 @@ type examined struct {
 // maxExamined bounds the large files that are remembered.
 const maxExamined = 4096
 
-// fileState is a file as it was when it was looked through.
+// fileState is a file as it was when it was looked through. The time is that of the
+// inode's last change, which nobody can set.
 type fileState struct {
 	inode
 	size, changed int64
@@ -52,11 +55,11 @@ func newExamined() *examined {
 }
 
 func stateOf(file *os.File, real inode) (fileState, error) {
-	st, err := file.Stat()
-	if err != nil {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
 		return fileState{}, fmt.Errorf("stat mapped file: %w", err)
 	}
-	return fileState{real, st.Size(), st.ModTime().UnixNano()}, nil
+	return fileState{real, st.Size, st.Ctim.Nano()}, nil
 }
 
 // sameBuild returns what was found in a file of the same build.

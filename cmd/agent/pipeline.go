@@ -245,5 +245,5 @@ func (p *pipeline) finish(calls <-chan *llm.Call) {
 
 // evidence is what a call says of its own owner.
 func evidence(c *llm.Call) attribution.Evidence {
-	return attribution.Evidence{Headers: c.Headers, Baggage: c.Baggage, Metadata: c.Metadata, KeyHash: c.APIKey}
+	return attribution.Evidence{Headers: c.Headers, Baggage: c.Baggage, Metadata: c.Metadata, Session: c.MCP.Session, KeyHash: c.APIKey}
 }

@@ -119,7 +119,6 @@ func describe(r *account.Record) attributes {
 	}
 	a.string("mcp.method.name", c.MCP.Method)
 	a.string("gen_ai.tool.name", c.MCP.Tool)
-	a.string("mcp.session.id", c.MCP.Session)
 
 	a.string("tollwire.usage.completeness", c.Completeness.String())
 	a.string("tollwire.usage.source", string(c.UsageSource))

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -74,7 +75,7 @@ func crowd(ctx context.Context, o options, dir string) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := t.compare(with, without, "at rest"); err != nil {
+	if _, _, err := t.compare(ctx, with, without, "at rest"); err != nil {
 		return err
 	}
 	if _, err := t.n.kubectl(ctx, "rollout", "restart", "deployment"); err != nil {
@@ -87,10 +88,7 @@ func crowd(ctx context.Context, o options, dir string) (err error) {
 	if pods, err = t.known(ctx, with, node); err != nil {
 		return err
 	}
-	if err := t.compare(with, without, "after that"); err != nil {
-		return err
-	}
-	a, b, err := both(with.PID(), without.PID())
+	a, b, err := t.compare(ctx, with, without, "after that")
 	if err != nil {
 		return err
 	}
@@ -164,16 +162,38 @@ func (t *trialRun) known(ctx context.Context, a *trial.Agent, node string) (pods
 }
 
 // compare holds the memory that Kubernetes costs to its bound.
-func (t *trialRun) compare(with, without *trial.Agent, when string) error {
-	a, b, err := both(with.PID(), without.PID())
-	if err != nil {
-		return err
+func (t *trialRun) compare(ctx context.Context, with, without *trial.Agent, when string) (a, b float64, err error) {
+	if a, b, err = settled(ctx, with.PID(), without.PID()); err != nil {
+		return 0, 0, err
 	}
 	t.say("%s: %.1f MiB with Kubernetes, %.1f MiB without", when, a, b)
 	if a-b > most {
-		return fmt.Errorf("%s the agent holds %.1f MiB more with Kubernetes than without, at most %d are expected", when, a-b, most)
+		return 0, 0, fmt.Errorf("%s the agent holds %.1f MiB more with Kubernetes than without, at most %d are expected", when, a-b, most)
 	}
-	return nil
+	return a, b, nil
+}
+
+// settled waits until neither process has given memory back for ten seconds, as they do
+// some time after what they needed it for, and returns what both hold then, MiB.
+func settled(ctx context.Context, one, two int) (a, b float64, err error) {
+	const pause, still, crumb = time.Second, 10, 0.5 // MiB
+
+	least, lesser := math.Inf(1), math.Inf(1)
+	for quiet := 0; quiet < still; quiet++ {
+		select {
+		case <-ctx.Done():
+			return 0, 0, ctx.Err()
+		case <-time.After(pause):
+		}
+		if a, b, err = both(one, two); err != nil {
+			return 0, 0, err
+		}
+		if a < least-crumb || b < lesser-crumb {
+			quiet = 0
+		}
+		least, lesser = min(least, a), min(lesser, b)
+	}
+	return a, b, nil
 }
 
 var anonymous = regexp.MustCompile(`(?m)^RssAnon:\s+(\d+) kB$`)
