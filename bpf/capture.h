@@ -345,13 +345,22 @@ static int cross_step(__u32 i, struct xfer *x)
 	return 0;
 }
 
-// Copies all bytes of the call that the message's limit allows.
+static __always_inline bool verdict_is(struct xfer *x, __u32 exchange, __u32 verdict)
+{
+	struct verdict_key key = {.key = x->key.key, .gen = x->conn->gen, .exchange = exchange};
+	__u32 *v = bpf_map_lookup_elem(&verdicts, &key);
+
+	return v && *v == verdict;
+}
+
+// Copies all bytes of the call that the message's limit allows, if it has one.
 static __noinline __attribute__((unused)) int cross(struct xfer *x)
 {
 	__u64 have = x->conn->message[x->dir & 1], limit = x->settings->body_limit;
 	__u64 room = have < limit ? limit - have : 0, over = 0;
 
-	if (limit && x->conn->phase != PHASE_H2 && x->n > room) {
+	if (limit && x->conn->phase != PHASE_H2 && x->n > room &&
+	    !verdict_is(x, x->conn->exchange, VERDICT_CAPTURE)) {
 		over = x->n - room;
 		x->n = room;
 	}
@@ -594,14 +603,6 @@ static __noinline __attribute__((unused)) int expect_answer(struct conn *c, __u6
 }
 
 #include "http2.h"
-
-static __always_inline bool verdict_is(struct xfer *x, __u32 exchange, __u32 verdict)
-{
-	struct verdict_key key = {.key = x->key.key, .gen = x->conn->gen, .exchange = exchange};
-	__u32 *v = bpf_map_lookup_elem(&verdicts, &key);
-
-	return v && *v == verdict;
-}
 
 static __always_inline void apply_verdict(struct xfer *x)
 {

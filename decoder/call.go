@@ -45,6 +45,7 @@ type call struct {
 	fault                 error     // of the response's content: the reader's or the JSON's
 	done                  bool      // the vendor saw the stream's terminator
 	over                  bool      // End was called
+	unlimited             bool      // the response may be longer than the capture's limit
 }
 
 type callState uint8
@@ -69,7 +70,7 @@ func (c *conn) begin(req *exchange.Request, number uint32) *call {
 
 // next begins the call that follows x on the same WebSocket.
 func (x *call) next() *call {
-	y := &call{d: x.d, conn: x.conn, number: x.number, req: x.req, facts: x.facts}
+	y := &call{d: x.d, conn: x.conn, number: x.number, req: x.req, facts: x.facts, unlimited: x.unlimited}
 	if before, ok := x.dec.(exchange.Sequel); ok {
 		y.open(x.name, before.Next)
 	}
@@ -99,6 +100,15 @@ func (x *call) ask() (v exchange.Vendor, sure exchange.Confidence) {
 func (x *call) ignore() {
 	x.state = ignored
 	x.d.verdict(x.conn.id, x.number, flow.VerdictIgnore)
+}
+
+// unlimit has the kernel let the whole response cross: a stream comes as slowly as it is
+// made, and says at its end what was used.
+func (x *call) unlimit() {
+	if !x.unlimited {
+		x.unlimited = true
+		x.d.verdict(x.conn.id, x.number, flow.VerdictCapture)
+	}
 }
 
 // Ignored implements exchange.Exchange.
@@ -232,7 +242,7 @@ func (x *call) settle(o exchange.Outcome, err error) {
 			worsen(c, llm.PartialLost)
 		}
 	}
-	over := x.overLimit(o)
+	over := !x.unlimited && x.overLimit(o)
 	switch {
 	case errors.Is(err, exchange.ErrLost):
 		if o.Lost == 0 && !x.reqOut.Late { // it was being read when the tap came

@@ -261,6 +261,13 @@ func TestVerdicts(t *testing.T) {
 	if strings.Join(r.verdicts, " ") != "1:1 2:1" || c.Partial != "" || c.LostBytes != 0 || c.Completeness != llm.Exact || len(r.Stats().Failures) > 0 {
 		t.Errorf("%v, %+v, %v", r.verdicts, c, r.Stats().Failures)
 	}
+	r.number = 4 // a stream has no limit
+	r.push(flow.Write, post("/echo", askStream))
+	r.push(flow.Read, streamHead+event("{}"))
+	if strings.Join(r.verdicts, " ") != "1:1 2:1 4:3" {
+		t.Errorf("%v", r.verdicts)
+	}
+	r.Close()
 }
 
 func TestNotHTTP(t *testing.T) {

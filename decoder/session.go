@@ -140,7 +140,7 @@ func (c *conn) upgraded(r *stream.Reader, side http1.Side, t *http1.Tunnel) {
 	}
 	if c.session == nil {
 		c.session = newSession(x, t.Response)
-		c.d.verdict(c.id, x.number, flow.VerdictCapture)
+		x.unlimit()
 	}
 	err := c.session.Read(r, side == http1.Client)
 	if err == websocket.ErrFraming {

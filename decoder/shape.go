@@ -171,6 +171,7 @@ func (p *peeked) Read(b []byte) (int, error) {
 // events hands over events until the body ends. next skips to the next event and says
 // what is known of it; data then reads its data.
 func (x *call) events(b exchange.Body, data io.Reader, next func(*exchange.Event) error) error {
+	x.unlimit()
 	var fault error
 	for {
 		x.data.event = exchange.Event{}

@@ -380,39 +380,6 @@ func TestBigBodies(t *testing.T) {
 	}
 }
 
-// TestOverLimitSaysSo: a body over the limit gives a record that says it is partial.
-func TestOverLimitSaysSo(t *testing.T) {
-	s := start(t)
-	a := s.agent("--body-limit", "256KiB")
-	s.finish(s.run(s.program("curl"), clients.Spec{BaseURL: s.sim.URL, CA: s.sim.CA, KeepAlive: true, Calls: []clients.Call{
-		{Provider: "openai", PromptBytes: 1 << 20, Sim: "tokens=10"},
-		{Provider: "openai", PromptBytes: 100, Stream: true, Sim: "body=1048576;size=2000"},
-		{Provider: "openai", PromptBytes: 100, Sim: "tokens=10"},
-	}}))
-	records := s.await(a, "client", 3)
-	var partial, whole int
-	for _, r := range records {
-		switch {
-		case r.Role != "client":
-		case r.Partial == "over_limit":
-			partial++
-			if r.Stream && r.Completeness == "exact" {
-				t.Error("the end of the stream was not read, and its usage is called exact")
-			}
-		case r.Partial == "":
-			whole++
-		default:
-			t.Errorf("partial is %q", r.Partial)
-		}
-	}
-	if partial != 2 || whole != 1 {
-		t.Errorf("%d records over the limit and %d whole, want 2 and 1", partial, whole)
-	}
-	if s.scrape(a).Sum("tollwire_capture_bytes_total", "fate", "dropped", "reason", "over_limit") == 0 {
-		t.Error("what was left out was not counted")
-	}
-}
-
 // TestOtherTrafficStaysInTheKernel: nine other requests and then a call on one kept
 // connection, a download of 200 MiB, a chatty plaintext server.
 func TestOtherTrafficStaysInTheKernel(t *testing.T) {

@@ -162,5 +162,5 @@ type Verdict uint8
 const (
 	VerdictIgnore  Verdict = 1 // this exchange's bytes are not needed; the next request's head is
 	VerdictNotHTTP Verdict = 2 // final for the connection
-	VerdictCapture Verdict = 3 // an LLM call: all of it, up to the limit
+	VerdictCapture Verdict = 3 // a stream or WebSocket of an LLM call: all of it, however long
 )

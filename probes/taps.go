@@ -30,7 +30,7 @@ type Config struct {
 	Proc      string       // where procfs is mounted; default /proc
 	Rings     int          // rings, and so shards; default the number of CPUs, at most 4
 	RingBytes int          // bytes of each ring, rounded up to a power of two; default 8 MiB
-	BodyLimit int64        // bytes captured of one message; default 4 MiB and 64 KiB for its head; -1: no limit
+	BodyLimit int64        // bytes captured of one message without a verdict to capture it; default 4 MiB and 64 KiB for its head; -1: no limit
 	Sockets   string       // way to the sockets: auto (default, the best there is), fentry, kprobe, tracepoint, off
 }
 

@@ -45,7 +45,7 @@ type CaptureConfig struct {
 	Sockets   string `yaml:"sockets"`    // auto, fentry, kprobe, tracepoint, off
 	Rings     int    `yaml:"rings"`      // decoders that run side by side; 0: one a CPU, at most 4
 	RingBytes Size   `yaml:"ring_bytes"` // of each ring
-	BodyLimit Size   `yaml:"body_limit"` // of one message's body
+	BodyLimit Size   `yaml:"body_limit"` // of one message's body, streams apart
 }
 
 // DecodeConfig is what is read out of the bytes.
@@ -137,7 +137,7 @@ func (c *Config) flags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Capture.Sockets, "sockets", c.Capture.Sockets, "how plaintext sockets are read: auto, fentry, kprobe, tracepoint or off")
 	fs.IntVar(&c.Capture.Rings, "rings", c.Capture.Rings, "rings and decoders side by side (0: one a CPU, at most 4)")
 	fs.Var(&c.Capture.RingBytes, "ring-bytes", "size of each ring, a power of two")
-	fs.Var(&c.Capture.BodyLimit, "body-limit", "bytes of one message's body that are read at most")
+	fs.Var(&c.Capture.BodyLimit, "body-limit", "bytes of one body that are read at most, but for streams and HTTP/2")
 	fs.StringArrayVar(&c.Pricing.Books, "prices", c.Pricing.Books, "price book laid over the one inside (repeatable)")
 	fs.StringVar(&c.Export.Listen, "listen", c.Export.Listen, "address of /metrics; empty: none")
 	fs.StringVar(&c.Export.OTLP.Endpoint, "otlp-endpoint", c.Export.OTLP.Endpoint, "where spans and metrics go: grpc://HOST:4317, grpcs://…, http://HOST:4318, https://…; empty: nowhere")

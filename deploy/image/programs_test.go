@@ -51,6 +51,13 @@ func TestPrograms(t *testing.T) {
 	if len(of) != len(machines) {
 		t.Fatalf("%d programs in the image", len(of))
 	}
+	dir := t.TempDir()
+	key, config := filepath.Join(dir, "key"), filepath.Join(dir, "config.yaml")
+	for path, text := range map[string]string{key: "keys the hashes of both", config: "key_file: " + key + "\n"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	records := make(map[string][]byte)
 	for arch, program := range of {
 		f, err := elf.Open(program)
@@ -67,7 +74,9 @@ func TestPrograms(t *testing.T) {
 			if arch != runtime.GOARCH {
 				args = append([]string{machines[arch].emulator}, args...)
 			}
-			out, err := exec.Command(args[0], args[1:]...).Output()
+			cmd := exec.Command(args[0], args[1:]...)
+			cmd.Stderr = os.Stderr
+			out, err := cmd.Output()
 			if err != nil {
 				t.Fatalf("%s: %v", strings.Join(args[:min(4, len(args))], " "), err)
 			}
@@ -76,7 +85,7 @@ func TestPrograms(t *testing.T) {
 		if v := string(output("version")); !strings.HasPrefix(v, "tollwire 1.2.3 ") || !strings.Contains(v, "linux/"+arch) {
 			t.Errorf("%s: version says %q", arch, v)
 		}
-		records[arch] = output(append([]string{"replay", "--listen", ""}, recordings...)...)
+		records[arch] = output(append([]string{"replay", "--config", config}, recordings...)...)
 	}
 	n := bytes.Count(records["amd64"], []byte("\n"))
 	if n == 0 || !bytes.Equal(records["amd64"], records["arm64"]) {
