@@ -36,7 +36,7 @@ type Config struct {
 	AllowBaggage []string // keys of a request's W3C baggage that are kept
 	KeySecret    []byte   // keys the hash of credentials and of retries' ids; empty: none is kept
 
-	BodyLimit      uint64        // bytes of a message that the kernel lets cross, 4 MiB
+	BodyLimit      uint64        // bytes of a message with its head that the kernel lets cross, 4 MiB and 64 KiB
 	MaxHead        int           // bytes of a head, 64 KiB
 	MaxConnections int           // 16384; the one that was quiet longest goes first
 	MaxHeld        int           // bytes held in a direction, 1 MiB
@@ -55,7 +55,7 @@ func (c Config) withDefaults() Config {
 		}
 	}
 	if c.BodyLimit == 0 {
-		c.BodyLimit = 4 << 20
+		c.BodyLimit = 4<<20 + 64<<10
 	}
 	or(&c.MaxHead, 64<<10)
 	or(&c.MaxConnections, 16384)

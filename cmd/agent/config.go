@@ -19,6 +19,7 @@ import (
 
 	"github.com/tollwire/tollwire/account/budget"
 	"github.com/tollwire/tollwire/attribution"
+	"github.com/tollwire/tollwire/probes"
 )
 
 // Config is the whole of the agent's configuration. Each value comes from its
@@ -47,6 +48,9 @@ type CaptureConfig struct {
 	RingBytes Size   `yaml:"ring_bytes"` // of each ring
 	BodyLimit Size   `yaml:"body_limit"` // of one message's body, streams apart
 }
+
+// messageLimit is how many bytes of a message cross: the limit is the body's.
+func (c *CaptureConfig) messageLimit() int64 { return int64(c.BodyLimit) + probes.HeadRoom }
 
 // DecodeConfig is what is read out of the bytes.
 type DecodeConfig struct {

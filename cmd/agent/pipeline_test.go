@@ -1,8 +1,10 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -10,6 +12,7 @@ import (
 	"github.com/tollwire/tollwire/account/recordtest"
 	"github.com/tollwire/tollwire/attribution"
 	"github.com/tollwire/tollwire/decoder"
+	"github.com/tollwire/tollwire/export/jsonl"
 	"github.com/tollwire/tollwire/flow"
 	"github.com/tollwire/tollwire/llm"
 	"github.com/tollwire/tollwire/probes"
@@ -112,6 +115,39 @@ func TestLateClient(t *testing.T) {
 	for _, r := range out {
 		if r.Counted != (r.Call.Role == llm.RoleClient) {
 			t.Errorf("%v: counted %v as %q", r.Call.Role, r.Counted, r.Relay)
+		}
+	}
+}
+
+// What was cut by the connection's end is told from what was cut by the configured limit.
+func TestBodyLimit(t *testing.T) {
+	for _, c := range []struct {
+		limit      Size
+		body, seen int
+		end        flow.Kind
+		partial    llm.Partial
+		errorType  string
+	}{
+		{64 << 20, 8 << 20, 6 << 20, flow.KindClose, llm.PartialCut, "cut"},
+		{4 << 20, 8 << 20, 4<<20 + probes.HeadRoom, flow.KindClose, llm.PartialOverLimit, ""},
+		{4 << 20, 8 << 20, 4<<20 + 1<<10, flow.KindClose, llm.PartialCut, "cut"},
+		{256 << 10, 1 << 20, 256<<10 + probes.HeadRoom, flow.KindExit, llm.PartialOverLimit, ""},
+		{256 << 10, 1 << 20, 200 << 10, flow.KindExit, llm.PartialCut, "cut"},
+		{256 << 10, 200 << 10, 300 << 10, flow.KindClose, llm.PartialNone, ""},
+	} {
+		answer := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", c.body) +
+			`{"id":"chat-1","text":"` + strings.Repeat("x", c.body-25) + `"}`
+		answer = answer[:min(c.seen, len(answer))]
+		whole := exchanged(flow.Conn{Proc: flow.Proc{PID: 1, Start: 1}, Key: 1, Gen: 1}, chat(), answer)
+		whole[2].Kind = c.end
+		cfg := defaults()
+		cfg.Attribution.Proc, cfg.Attribution.HostRoot, cfg.Capture.BodyLimit = t.TempDir(), t.TempDir(), c.limit
+		l, err := jsonl.Parse([]byte(lines(t, cfg, tape{whole})[0]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l.Partial != string(c.partial) || l.ErrorType != c.errorType {
+			t.Errorf("%v, %d of %d bytes: partial %q, error %q, want %q, %q", c.limit, c.seen, c.body, l.Partial, l.ErrorType, c.partial, c.errorType)
 		}
 	}
 }

@@ -46,7 +46,7 @@ func (c *Config) probes(log *slog.Logger) probes.Config {
 		Proc:      c.Attribution.Proc,
 		Rings:     c.Capture.Rings,
 		RingBytes: int(c.Capture.RingBytes),
-		BodyLimit: int64(c.Capture.BodyLimit) + probes.HeadRoom, // the limit is the body's
+		BodyLimit: c.Capture.messageLimit(),
 		Sockets:   c.Capture.Sockets,
 	}
 }
@@ -59,6 +59,7 @@ func (c *Config) decoder(key []byte, apis api.Rules, log *slog.Logger) decoder.C
 		AllowHeaders: append(c.Attribution.Headers(), c.Decode.AllowHeaders...),
 		AllowBaggage: c.Attribution.BaggageKeys(),
 		KeySecret:    key,
+		BodyLimit:    uint64(c.Capture.messageLimit()),
 		IdleTimeout:  c.Decode.IdleTimeout,
 		Logger:       log,
 	}
