@@ -6,11 +6,10 @@ package attribution
 // Owner is whom a call is booked to, as far as is known. Names are those of
 // OpenTelemetry's resource conventions. Its maps are shared and read only.
 type Owner struct {
-	PID         uint32
-	Executable  string // process.executable.name
-	CommandLine string // never exported; rules may match it
-	Cgroup      string // path in its hierarchy
-	Unit        string // systemd unit
+	PID        uint32
+	Executable string // process.executable.name
+	Cgroup     string // path in its hierarchy
+	Unit       string // systemd unit
 	// Source is what the process was read from: "proc"; "cgroup" when it was gone
 	// and only the kernel's cgroup id was left; "" when nothing was.
 	Source string

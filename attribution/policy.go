@@ -1,6 +1,7 @@
 package attribution
 
 import (
+	"maps"
 	"strings"
 )
 
@@ -9,6 +10,7 @@ import (
 type policy struct {
 	cfg         Config
 	rules       []*rule
+	commands    []pattern // the rules' of command lines
 	tenants     []tenantSource
 	baggage     []string // keys that are carried
 	graph, node naming
@@ -34,6 +36,11 @@ func newPolicy(c Config) (*policy, error) {
 	for i := range c.Rules {
 		r, _ := compileRule(&c.Rules[i])
 		p.rules = append(p.rules, r)
+		for _, c := range r.conditions {
+			if c.key == "command" {
+				p.commands = append(p.commands, c.pattern)
+			}
+		}
 	}
 	for _, from := range c.Tenant.From {
 		s, _ := parseTenantSource(from)
@@ -128,8 +135,6 @@ func (s *subject) value(key string) string {
 	switch o := s.owner; key {
 	case "exe":
 		return o.Executable
-	case "command":
-		return o.CommandLine
 	case "unit":
 		return o.Unit
 	case "cgroup":
@@ -151,12 +156,21 @@ func (s *subject) value(key string) string {
 	return ""
 }
 
-// condition is value for a rule's condition, which sees the whole path.
-func (s *subject) condition(key string) string {
-	if key == "exe" {
-		return first(s.process.exePath, s.process.exe)
+// holds reports whether a rule's condition does, and puts the values of its groups into
+// vars. It sees the executable's whole path.
+func (s *subject) holds(c *condition, vars map[string]string) bool {
+	var v string
+	switch c.key {
+	case "command": // was held against it when the process was read
+		groups, ok := s.process.commands[c.text]
+		maps.Copy(vars, groups)
+		return ok
+	case "exe":
+		v = first(s.process.exePath, s.process.exe)
+	default:
+		v = s.value(c.key)
 	}
-	return s.value(key)
+	return v != "" && c.match(v, vars)
 }
 
 // workload is the name of what the user deployed: of whatever controls the pod.
@@ -211,7 +225,7 @@ func (p *policy) step(step string, s *subject) (graph, node, source string) {
 		return s.label(p.graph.Label), s.label(p.node.Label), step
 	case "rule":
 		for _, r := range p.rules {
-			if graph, node, ok := r.match(s.condition, s.value); ok {
+			if graph, node, ok := r.match(s.holds, s.value); ok {
 				return graph, node, r.source
 			}
 		}

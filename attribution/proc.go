@@ -31,16 +31,18 @@ type process struct {
 	zombie  bool   // dead, not yet reaped: most of it can no longer be read
 	exe     string // base name
 	exePath string // as the process itself sees it; "" when it may not be read
-	command string // arguments, one space between them
-	place   place
-	env     resource       // what the process says of itself
-	files   *containerFile // what the runtime wrote of its container; nil when nothing
+	// commands are the patterns of rules that its command line matches, with the values
+	// of their groups. The line itself may hold secrets, and is not kept.
+	commands map[string]map[string]string
+	place    place
+	env      resource       // what the process says of itself
+	files    *containerFile // what the runtime wrote of its container; nil when nothing
 }
 
 // readProcess reads /proc/PID of the process that p names, and of no other: the
 // directory is held open, so that what is read after its start time was compared
-// belongs to the same process.
-func readProcess(proc string, p flow.Proc, environ bool) (*process, []hierarchy, error) {
+// belongs to the same process. Its command line is held against commands.
+func readProcess(proc string, p flow.Proc, environ bool, commands []pattern) (*process, []hierarchy, error) {
 	dir, err := os.OpenRoot(path.Join(proc, strconv.FormatUint(uint64(p.PID), 10)))
 	if err != nil {
 		if errors.Is(err, os.ErrNotExist) {
@@ -69,10 +71,22 @@ func readProcess(proc string, p flow.Proc, environ bool) (*process, []hierarchy,
 	if exe, err := dir.Readlink("exe"); err == nil {
 		pr.exePath = strings.TrimSuffix(exe, " (deleted)")
 	}
-	if args, err := readSome(dir, "cmdline", maxCommandLine); err == nil {
-		pr.command = clean(strings.TrimRight(strings.ReplaceAll(string(args), "\x00", " "), " "), maxCommandLine)
+	var command string // arguments, one space between them
+	if len(commands) > 0 || pr.exePath == "" {
+		if args, err := readSome(dir, "cmdline", maxCommandLine); err == nil {
+			command = clean(strings.TrimRight(strings.ReplaceAll(string(args), "\x00", " "), " "), maxCommandLine)
+		}
 	}
-	pr.exe = executable(pr.exePath, st.comm, pr.command)
+	for i := range commands {
+		vars := make(map[string]string)
+		if command != "" && commands[i].match(command, vars) {
+			if pr.commands == nil {
+				pr.commands = make(map[string]map[string]string)
+			}
+			pr.commands[commands[i].text] = vars
+		}
+	}
+	pr.exe = executable(pr.exePath, st.comm, command)
 	if environ {
 		if env, err := readSome(dir, "environ", maxEnviron); err == nil {
 			pr.env = environResource(string(env))
@@ -90,7 +104,7 @@ func executable(exePath, comm, command string) string {
 	}
 	first, _, _ := strings.Cut(command, " ")
 	if base := path.Base(first); first != "" && strings.HasPrefix(base, comm) {
-		return clean(base, maxName)
+		return strings.Clone(clean(base, maxName)) // and no more of the line
 	}
 	return clean(comm, maxName)
 }

@@ -86,12 +86,23 @@ func TestReadProcess(t *testing.T) {
 	ticks := startTicks(t, cmd.Process.Pid)
 	p := flow.Proc{PID: uint32(cmd.Process.Pid), Start: ticks*nsPerTick + nsPerTick - 1}
 
-	pr, lines, err := readProcess("/proc", p, true)
+	var commands []pattern
+	for _, s := range []string{"sleep*", `re:(?P<n>\d+)$`, "wake*"} {
+		c, err := compilePattern(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		commands = append(commands, c)
+	}
+	pr, lines, err := readProcess("/proc", p, true, commands)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if pr.exe != "sleep" || filepath.Base(pr.exePath) != "sleep" || pr.command != "sleep 60" {
-		t.Errorf("exe %q, path %q, command %q", pr.exe, pr.exePath, pr.command)
+	if pr.exe != "sleep" || filepath.Base(pr.exePath) != "sleep" {
+		t.Errorf("exe %q, path %q", pr.exe, pr.exePath)
+	}
+	if len(pr.commands) != 2 || pr.commands["sleep*"] == nil || pr.commands[`re:(?P<n>\d+)$`]["n"] != "60" {
+		t.Errorf("commands %v", pr.commands)
 	}
 	if pr.env.name != "dozer" || pr.env.version != "1.2" || !maps.Equal(pr.env.other, map[string]string{"team": "a,b"}) {
 		t.Errorf("environment: %+v", pr.env)
@@ -99,7 +110,7 @@ func TestReadProcess(t *testing.T) {
 	if len(lines) == 0 {
 		t.Error("no cgroup lines")
 	}
-	if pr, _, err := readProcess("/proc", p, false); err != nil || pr.env.name != "" {
+	if pr, _, err := readProcess("/proc", p, false, nil); err != nil || pr.env.name != "" {
 		t.Errorf("environment read though it was not wanted: %+v, %v", pr.env, err)
 	}
 }
@@ -109,13 +120,13 @@ func TestReusedPID(t *testing.T) {
 	cmd := sleeper(t)
 	pid, ticks := uint32(cmd.Process.Pid), startTicks(t, cmd.Process.Pid)
 	for _, start := range []uint64{ticks*nsPerTick - 1, (ticks + 1) * nsPerTick} {
-		if _, _, err := readProcess("/proc", flow.Proc{PID: pid, Start: start}, false); !errors.Is(err, errGone) {
+		if _, _, err := readProcess("/proc", flow.Proc{PID: pid, Start: start}, false, nil); !errors.Is(err, errGone) {
 			t.Errorf("start %d beside ticks %d: err %v, want %v", start, ticks, err, errGone)
 		}
 	}
 	cmd.Process.Kill()
 	cmd.Wait()
-	if _, _, err := readProcess("/proc", flow.Proc{PID: pid, Start: ticks * nsPerTick}, false); !errors.Is(err, errGone) {
+	if _, _, err := readProcess("/proc", flow.Proc{PID: pid, Start: ticks * nsPerTick}, false, nil); !errors.Is(err, errGone) {
 		t.Errorf("ended process: err %v, want %v", err, errGone)
 	}
 }

@@ -42,11 +42,12 @@ type Resolver struct {
 	counts counts
 }
 
-// entry is a process and when it was read.
+// entry is a process, when it was read, and for which policy.
 type entry struct {
 	*process
-	read time.Time
-	gone bool
+	read   time.Time
+	policy *policy
+	gone   bool
 }
 
 type counts struct {
@@ -143,7 +144,7 @@ func (r *Resolver) Owner(p flow.Proc, cgroupID uint64, ev Evidence) Owner {
 // Process says whom a process belongs to that need not have made a call. It is read
 // anew each time; the zero Owner is that of one that is gone.
 func (r *Resolver) Process(pid uint32) Owner {
-	pr, lines, err := readProcess(r.proc, flow.Proc{PID: pid}, r.environ)
+	pr, lines, err := readProcess(r.proc, flow.Proc{PID: pid}, r.environ, r.policy.Load().commands)
 	if err != nil {
 		return Owner{}
 	}
@@ -158,7 +159,6 @@ func (r *Resolver) owner(pid uint32, pr *process, ev Evidence) Owner {
 	o := Owner{
 		PID:              pid,
 		Executable:       pr.exe,
-		CommandLine:      pr.command,
 		Cgroup:           pr.place.path,
 		Unit:             pr.place.unit,
 		Source:           pr.source,
@@ -235,16 +235,17 @@ func (r *Resolver) lastPod(key string) (*Pod, bool) {
 	return r.lastPods.get(key)
 }
 
-// identify returns what is known of a process, reading it when it is new or was
-// read some time ago.
+// identify returns what is known of a process, reading it when it is new, was read
+// some time ago, or for rules that have changed since.
 func (r *Resolver) identify(p flow.Proc, cgroupID uint64) *process {
 	r.mu.Lock()
 	known, ok := r.processes.get(p)
 	r.mu.Unlock()
-	if ok && known.source != "" && (known.gone || time.Since(known.read) < reread) {
+	policy := r.policy.Load()
+	if ok && known.source != "" && (known.gone || known.policy == policy && time.Since(known.read) < reread) {
 		return known.process
 	}
-	pr, lines, err := readProcess(r.proc, p, r.environ)
+	pr, lines, err := readProcess(r.proc, p, r.environ, policy.commands)
 	switch {
 	case ok && known.source != "" && (err != nil || pr.zombie):
 		known.gone = true
@@ -279,7 +280,7 @@ func (r *Resolver) identify(p flow.Proc, cgroupID uint64) *process {
 		}
 	}
 	// What only its cgroup tells will not get better: the process is gone.
-	r.remember(p, entry{pr, time.Now(), pr.source == "cgroup"})
+	r.remember(p, entry{pr, time.Now(), policy, pr.source == "cgroup"})
 	return pr
 }
 

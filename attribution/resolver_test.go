@@ -98,7 +98,7 @@ func TestHostProcess(t *testing.T) {
 		}
 	})
 	o := r.Owner(p, id, Evidence{})
-	if o.Executable != "curl" || o.CommandLine != "curl -s https://api" || o.Unit != "agent.service" || o.Source != "proc" || !o.Complete {
+	if o.Executable != "curl" || o.Unit != "agent.service" || o.Source != "proc" || !o.Complete {
 		t.Errorf("%+v", o)
 	}
 	if o.Node != "agent" || o.NodeSource != "unit" || o.ServiceName != "agent" || o.Graph != "" {
@@ -111,6 +111,40 @@ func TestHostProcess(t *testing.T) {
 	p, id = m.process(101, "/usr/bin/curl", "curl", "/user.slice/user-0.slice/session-1.scope")
 	if o := r.Owner(p, id, Evidence{}); o.Node != "curl" || o.NodeSource != "executable" {
 		t.Errorf("node %q by %q", o.Node, o.NodeSource)
+	}
+}
+
+// Of a command line nothing is kept but what the rules that match on it ask for, and a
+// rule that comes later is asked as well.
+func TestCommand(t *testing.T) {
+	m := newMachine(t)
+	p, id := m.process(100, "/usr/bin/curl", "curl -H Authorization:Bearer-canary --role=planner", "/")
+	q, _ := m.process(101, "/usr/bin/curl", "curl --role=critic", "/")
+	r := m.resolver()
+	held := func() string {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		e, _ := r.processes.get(p)
+		return fmt.Sprintf("%+v", *e.process)
+	}
+	if o := r.Owner(p, id, Evidence{}); o.Node != "curl" || strings.Contains(held(), "canary") {
+		t.Errorf("without a rule: node %q, held %s", o.Node, held())
+	}
+	c := m.config()
+	c.Rules = []Rule{
+		{Name: "wget", Match: Match{Command: "wget*"}, Node: "no"},
+		{Name: "roles", Match: Match{Exe: "curl", Command: `re:--role=(?P<role>\w+)`}, Node: "{role}"},
+	}
+	if err := r.Reload(c); err != nil {
+		t.Fatal(err)
+	}
+	if o := r.Owner(p, id, Evidence{}); o.Node != "planner" || o.NodeSource != "rule:roles" || strings.Contains(held(), "canary") {
+		t.Errorf("node %q by %q, held %s", o.Node, o.NodeSource, held())
+	}
+	r.Observe(q, id)
+	m.exit(q)
+	if o := r.Owner(q, id, Evidence{}); o.Node != "critic" {
+		t.Errorf("of a process that has ended: node %q", o.Node)
 	}
 }
 

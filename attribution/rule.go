@@ -48,6 +48,7 @@ type Match struct {
 
 // pattern is a compiled pattern.
 type pattern struct {
+	text string // as written
 	re   *regexp.Regexp
 	base bool // match the last path element only
 }
@@ -58,7 +59,7 @@ func compilePattern(s string) (pattern, error) {
 		if err != nil {
 			return pattern{}, fmt.Errorf("want a regular expression after re: (%w)", err)
 		}
-		return pattern{re: re}, nil
+		return pattern{text: s, re: re}, nil
 	}
 	var b strings.Builder
 	b.WriteString(`(?s)\A`)
@@ -77,7 +78,7 @@ func compilePattern(s string) (pattern, error) {
 	if err != nil {
 		return pattern{}, fmt.Errorf("want a glob (%w)", err)
 	}
-	return pattern{re: re}, nil
+	return pattern{text: s, re: re}, nil
 }
 
 // match returns whether v matches, and puts the values of named groups into vars.
@@ -94,7 +95,7 @@ func (p *pattern) match(v string, vars map[string]string) bool {
 	m := p.re.FindStringSubmatch(v)
 	for i := 1; i < len(m); i++ {
 		if groups[i] != "" {
-			vars[groups[i]] = clean(m[i], maxName)
+			vars[groups[i]] = strings.Clone(clean(m[i], maxName)) // of what is not kept
 		}
 	}
 	return m != nil
@@ -179,14 +180,13 @@ func compileRule(r *Rule) (*rule, []Invalid) {
 	return c, all
 }
 
-// match returns the graph and node that the rule gives, and whether it matches.
-// Conditions are held against test, names in the templates stand for value.
-func (r *rule) match(test, value func(key string) string) (graph, node string, ok bool) {
+// match returns the graph and node that the rule gives, and whether it matches: whether
+// all its conditions hold, which give the values of their groups. Names in the
+// templates stand for value.
+func (r *rule) match(holds func(c *condition, vars map[string]string) bool, value func(key string) string) (graph, node string, ok bool) {
 	vars := make(map[string]string)
 	for i := range r.conditions {
-		c := &r.conditions[i]
-		v := test(c.key)
-		if v == "" || !c.match(v, vars) {
+		if !holds(&r.conditions[i], vars) {
 			return "", "", false
 		}
 	}

@@ -66,7 +66,10 @@ func TestRules(t *testing.T) {
 			if len(bad) > 0 {
 				t.Fatal(bad)
 			}
-			graph, node, ok := r.match(value, value)
+			holds := func(c *condition, vars map[string]string) bool {
+				return value(c.key) != "" && c.match(value(c.key), vars)
+			}
+			graph, node, ok := r.match(holds, value)
 			if ok != c.matches || ok && (graph != c.graph || node != c.node) {
 				t.Errorf("got %q, %q, %v", graph, node, ok)
 			}
