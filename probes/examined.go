@@ -72,7 +72,7 @@ func (x *examined) sameBuild(file io.ReaderAt, b build) (examination, bool) {
 	if err != nil {
 		return e, false
 	}
-	code := signature.Code(f)
+	code := signature.Code(f.File)
 	return e, !slices.ContainsFunc(e.matches, func(m signature.Match) bool { return !m.In(file, code) })
 }
 
@@ -87,24 +87,6 @@ func (x *examined) remember(e examination, b build, files ...fileState) {
 	if e.target != nil && b.id != "" {
 		x.builds[b] = e
 	}
-}
-
-// openELF opens a file that anybody may have made; errNoTarget when it is none of this
-// machine's.
-func openELF(file io.ReaderAt) (f *elf.File, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			f, err = nil, fmt.Errorf("read ELF file: %v", p)
-		}
-	}()
-	if !plausible(file) {
-		return nil, errNoTarget
-	}
-	f, err = elf.NewFile(file)
-	if err != nil || f.Class != elf.ELFCLASS64 || f.Machine != machine {
-		return nil, errNoTarget
-	}
-	return f, nil
 }
 
 const (

@@ -1,9 +1,6 @@
 package probes
 
 import (
-	"debug/elf"
-	"io"
-
 	"github.com/cilium/ebpf"
 
 	"github.com/tollwire/tollwire/flow"
@@ -16,7 +13,7 @@ type tap struct {
 	// find returns where in a file the programs belong; errNoTarget when the file is
 	// none of this tap's business, another error when it is but cannot be tapped. It is
 	// nil where finding takes long: the file is left to the background.
-	find func(f *elf.File, r io.ReaderAt) (*target, error)
+	find func(f *elfFile) (*target, error)
 }
 
 // tlsTaps are the taps of files, in the order in which a file is offered to them: the

@@ -3,7 +3,6 @@ package probes
 import (
 	"bytes"
 	"debug/elf"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -41,29 +40,23 @@ var errNoTarget = errors.New("no TLS functions")
 
 // findTarget looks into an ELF file for functions that a tap knows. It returns
 // errNoTarget when the file is none of a tap's business, and another error when it
-// is but cannot be tapped. Any container may bring any file, and debug/elf is not
-// made for hostile ones: what it panics on is an error.
+// is but cannot be tapped. Any container may bring any file: what it panics on is an
+// error.
 func findTarget(r io.ReaderAt) (t *target, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			t, err = nil, fmt.Errorf("read ELF file: %v", p)
 		}
 	}()
-	if !plausible(r) {
-		return nil, errNoTarget
-	}
-	f, err := elf.NewFile(r)
+	f, err := openELF(r)
 	if err != nil {
-		return nil, errNoTarget // a script, a core, another machine's format
-	}
-	if f.Class != elf.ELFCLASS64 || f.Machine != machine {
-		return nil, errNoTarget
+		return nil, err
 	}
 	for _, tap := range tlsTaps {
 		if tap.find == nil {
 			continue
 		}
-		if t, err = tap.find(f, r); !errors.Is(err, errNoTarget) {
+		if t, err = tap.find(f); !errors.Is(err, errNoTarget) {
 			if t != nil {
 				t.source = tap.source
 			}
@@ -71,43 +64,6 @@ func findTarget(r io.ReaderAt) (t *target, err error) {
 		}
 	}
 	return nil, errNoTarget
-}
-
-// maxNames bounds the table of section names, in bytes; an executable's has hundreds.
-const maxNames = 1 << 20
-
-// plausible reports whether a file is a 64-bit little-endian ELF file whose table of
-// section names, which debug/elf reads whole, is as small as an executable's.
-func plausible(r io.ReaderAt) bool {
-	var h [64]byte
-	if _, err := r.ReadAt(h[:], 0); err != nil || !bytes.HasPrefix(h[:], []byte("\x7fELF\x02\x01")) {
-		return false
-	}
-	le := binary.LittleEndian
-	sections, size, count, names := le.Uint64(h[40:]), le.Uint16(h[58:]), le.Uint16(h[60:]), le.Uint16(h[62:])
-	if sections == 0 { // none
-		return count == 0
-	}
-	if size != 64 || names >= count {
-		return false
-	}
-	var s [64]byte
-	if _, err := r.ReadAt(s[:], int64(sections)+int64(names)*64); err != nil {
-		return false
-	}
-	return le.Uint64(s[8:])&uint64(elf.SHF_COMPRESSED) == 0 && le.Uint64(s[32:]) <= maxNames
-}
-
-// sectionData reads a section whole; its size is the file's claim, and one that is
-// compressed claims what it likes.
-func sectionData(s *elf.Section) ([]byte, error) {
-	if s.Flags&elf.SHF_COMPRESSED != 0 {
-		return nil, fmt.Errorf("%s is compressed", s.Name)
-	}
-	if s.Size > maxSection {
-		return nil, fmt.Errorf("%s of %d bytes: want at most %d", s.Name, s.Size, maxSection)
-	}
-	return s.Data()
 }
 
 // symbolHook is one program of a tap and the functions that it belongs to, by their names.
@@ -120,7 +76,7 @@ type symbolHook struct {
 
 // findByName returns where a file has the functions of hooks; errNoTarget when it does
 // not define those that are needed.
-func findByName(f *elf.File, r io.ReaderAt, hooks []symbolHook, needed ...string) (*target, error) {
+func findByName(f *elfFile, hooks []symbolHook, needed ...string) (*target, error) {
 	args := make(map[string]int)
 	returns := make(map[string]bool)
 	for _, h := range hooks {
@@ -141,7 +97,7 @@ func findByName(f *elf.File, r io.ReaderAt, hooks []symbolHook, needed ...string
 	sites := make(map[string]site)
 	for name, fn := range found {
 		code := make([]byte, min(fn.end-fn.start, maxPlaced+1))
-		if _, err := r.ReadAt(code, int64(fn.start)); err != nil {
+		if _, err := f.ReadAt(code, int64(fn.start)); err != nil {
 			return nil, fmt.Errorf("read %s: %w", name, err)
 		}
 		sites[name] = site{name, fn.start, place(code, cArgs[:args[name]], returns[name])}
@@ -175,8 +131,8 @@ var opensslHooks = []symbolHook{
 	{[]string{"SSL_read", "SSL_write", "SSL_read_ex", "SSL_write_ex"}, "openssl_return", true, 0},
 }
 
-func findOpenSSL(f *elf.File, r io.ReaderAt) (*target, error) {
-	t, err := findByName(f, r, opensslHooks, "SSL_read", "SSL_write")
+func findOpenSSL(f *elfFile) (*target, error) {
+	t, err := findByName(f, opensslHooks, "SSL_read", "SSL_write")
 	if err != nil {
 		return nil, err
 	}
@@ -187,7 +143,7 @@ func findOpenSSL(f *elf.File, r io.ReaderAt) (*target, error) {
 	}
 	fn := known["SSL_get_shutdown"]
 	code := make([]byte, min(fn.end-fn.start, 128))
-	n, _ := r.ReadAt(code, int64(fn.start))
+	n, _ := f.ReadAt(code, int64(fn.start))
 	offset, ok := returnedField(code[:n])
 	if !ok {
 		return t, nil
@@ -198,8 +154,8 @@ func findOpenSSL(f *elf.File, r io.ReaderAt) (*target, error) {
 		}
 	}
 	// The end of what is read is then told for both of these, and not by the result.
-	t.shareBody(r, known, "SSL_read", "SSL_read_ex", "openssl_read", "openssl_read_ex")
-	t.shareBody(r, known, "SSL_write", "SSL_write_ex", "openssl_write", "openssl_write_ex")
+	t.shareBody(f, known, "SSL_read", "SSL_read_ex", "openssl_read", "openssl_read_ex")
+	t.shareBody(f, known, "SSL_write", "SSL_write_ex", "openssl_write", "openssl_write_ex")
 	return t, nil
 }
 
@@ -234,7 +190,7 @@ func (t *target) shareBody(r io.ReaderAt, known map[string]function, plainName, 
 }
 
 // findSymbols returns the ranges in the file of the named functions that it defines.
-func findSymbols(f *elf.File, names []string) (map[string]function, error) {
+func findSymbols(f *elfFile, names []string) (map[string]function, error) {
 	ranges := make(map[string]function)
 	for _, t := range [][2]string{{".dynsym", ".dynstr"}, {".symtab", ".strtab"}} {
 		found, err := readSymbols(f, t[0], t[1], names)
@@ -242,7 +198,7 @@ func findSymbols(f *elf.File, names []string) (map[string]function, error) {
 			return nil, err
 		}
 		for name, fn := range found {
-			if off, ok := fileOffset(f, fn.start); ok {
+			if off, ok := fileOffset(f.File, fn.start); ok {
 				ranges[name] = function{off, off + fn.end - fn.start}
 			}
 		}
@@ -257,41 +213,41 @@ func findSymbols(f *elf.File, names []string) (map[string]function, error) {
 // defines. It looks for their names and then through the table as it stands: a
 // program has tens of thousands of symbols, and its first request may be
 // milliseconds away.
-func readSymbols(f *elf.File, table, strings string, names []string) (map[string]function, error) {
+func readSymbols(f *elfFile, table, strings string, names []string) (map[string]function, error) {
 	tab, str := f.Section(table), f.Section(strings)
 	if tab == nil || str == nil || tab.Type == elf.SHT_NOBITS || str.Type == elf.SHT_NOBITS {
 		return nil, nil
 	}
-	text, err := sectionData(str)
+	byName := make(map[uint32]string)
+	err := f.pieces(str, func(at uint64, b []byte) {
+		for _, name := range names {
+			if len(byName) < maxPlaces {
+				indexName(b, name, func(i uint32) { byName[uint32(at)+i] = name })
+			}
+		}
+	})
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", strings, err)
-	}
-	byName := make(map[uint32]string)
-	for _, name := range names {
-		indexName(text, name, func(at uint32) { byName[at] = name })
 	}
 	if len(byName) == 0 {
 		return nil, nil
 	}
-	symbols, err := sectionData(tab)
+	found := make(map[string]function)
+	err = f.pieces(tab, func(_ uint64, symbols []byte) {
+		for ; len(symbols) >= elf.Sym64Size; symbols = symbols[elf.Sym64Size:] {
+			name, ok := byName[f.ByteOrder.Uint32(symbols)]
+			if !ok || elf.ST_TYPE(symbols[4]) != elf.STT_FUNC || f.ByteOrder.Uint16(symbols[6:]) == uint16(elf.SHN_UNDEF) {
+				continue
+			}
+			start := f.ByteOrder.Uint64(symbols[8:])
+			found[name] = function{start, start + f.ByteOrder.Uint64(symbols[16:])}
+		}
+	})
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", table, err)
 	}
-	found := make(map[string]function)
-	for ; len(symbols) >= elf.Sym64Size; symbols = symbols[elf.Sym64Size:] {
-		name, ok := byName[f.ByteOrder.Uint32(symbols)]
-		if !ok || elf.ST_TYPE(symbols[4]) != elf.STT_FUNC || f.ByteOrder.Uint16(symbols[6:]) == uint16(elf.SHN_UNDEF) {
-			continue
-		}
-		start := f.ByteOrder.Uint64(symbols[8:])
-		found[name] = function{start, start + f.ByteOrder.Uint64(symbols[16:])}
-	}
 	return found, nil
 }
-
-// maxSection bounds the sections that are read whole, in bytes: Chromium's table of
-// symbols is some 60 MB.
-const maxSection = 256 << 20
 
 // maxPlaces bounds the places at which a name is taken for an entry's.
 const maxPlaces = 1024

@@ -61,8 +61,15 @@ func findAEAD(file io.ReaderAt, set signature.Set, pace func(int) error) (*targe
 	if err != nil {
 		return nil, nil, err
 	}
+	code, left := signature.Code(f.File), uint64(maxStripped)
+	for _, s := range code {
+		if s.Size > left {
+			return nil, nil, fmt.Errorf("%w: more than %d bytes of code", errNoTarget, maxStripped)
+		}
+		left -= s.Size
+	}
 	set = set.For(runtime.GOARCH)
-	found, _, err := set.Find(file, signature.Code(f), pace)
+	found, _, err := set.Find(file, code, pace)
 	if err != nil {
 		return nil, nil, err
 	}

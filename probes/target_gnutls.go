@@ -1,10 +1,5 @@
 package probes
 
-import (
-	"debug/elf"
-	"io"
-)
-
 var (
 	gnutlsSend = []string{"gnutls_record_send", "gnutls_record_send2", "gnutls_record_send_range"}
 	gnutlsRecv = []string{"gnutls_record_recv", "gnutls_record_recv_seq", "gnutls_record_recv_early_data"}
@@ -26,6 +21,6 @@ var gnutlsHooks = []symbolHook{
 	{[]string{"gnutls_init"}, "gnutls_init_return", true, 0},
 }
 
-func findGnuTLS(f *elf.File, r io.ReaderAt) (*target, error) {
-	return findByName(f, r, gnutlsHooks, "gnutls_record_send", "gnutls_record_recv")
+func findGnuTLS(f *elfFile) (*target, error) {
+	return findByName(f, gnutlsHooks, "gnutls_record_send", "gnutls_record_recv")
 }

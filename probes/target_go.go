@@ -28,11 +28,11 @@ type function struct{ start, end uint64 }
 
 // findGo looks for crypto/tls in a Go executable, by its symbol table or, when
 // that was stripped, by the table the runtime itself walks stacks with.
-func findGo(f *elf.File, r io.ReaderAt) (*target, error) {
+func findGo(f *elfFile) (*target, error) {
 	if f.Section(".go.buildinfo") == nil && f.Section(".note.go.buildid") == nil {
 		return nil, errNoTarget
 	}
-	info, err := buildinfo.Read(&budget{r, maxBuildInfo})
+	info, err := buildinfo.Read(&budget{f, maxBuildInfo})
 	if err != nil {
 		return nil, errNoTarget
 	}
@@ -65,12 +65,12 @@ func findGo(f *elf.File, r io.ReaderAt) (*target, error) {
 		k := hook{program: h.program}
 		for _, name := range h.names {
 			fn := want[name]
-			off, ok := fileOffset(f, fn.start)
+			off, ok := fileOffset(f.File, fn.start)
 			if fn.start == 0 || !ok {
 				continue
 			}
 			code := make([]byte, fn.end-fn.start)
-			if _, err := r.ReadAt(code, int64(off)); err != nil {
+			if _, err := f.ReadAt(code, int64(off)); err != nil {
 				return nil, fmt.Errorf("read %s: %w", name, err)
 			}
 			k.sites = append(k.sites, site{name, off, place(code, goArgs, false)})
@@ -94,7 +94,7 @@ func findGo(f *elf.File, r io.ReaderAt) (*target, error) {
 }
 
 // maxBuildInfo is far above what a build's description takes to find, in bytes.
-const maxBuildInfo = 32 << 20
+const maxBuildInfo = 4 << 20
 
 // budget reads from r until it has asked for more than left bytes.
 type budget struct {
@@ -110,7 +110,7 @@ func (b *budget) ReadAt(p []byte, off int64) (int, error) {
 }
 
 // goSymbols fills want from the symbol table; false when there is none with crypto/tls.
-func goSymbols(f *elf.File, want map[string]function) bool {
+func goSymbols(f *elfFile, want map[string]function) bool {
 	names := make([]string, 0, len(want))
 	for name := range want {
 		names = append(names, name)
@@ -217,7 +217,7 @@ func (p *pclntab) find(names map[string]function) map[string]function {
 }
 
 // goPclntab fills want from the runtime's table of functions.
-func goPclntab(f *elf.File, want map[string]function) error {
+func goPclntab(f *elfFile, want map[string]function) error {
 	p, err := loadPclntab(f)
 	if err != nil {
 		return err
@@ -236,10 +236,10 @@ func goPclntab(f *elf.File, want map[string]function) error {
 	return nil
 }
 
-func loadPclntab(f *elf.File) (*pclntab, error) {
+func loadPclntab(f *elfFile) (*pclntab, error) {
 	for _, name := range []string{".gopclntab", ".data.rel.ro.gopclntab"} {
 		if s := f.Section(name); s != nil && s.Type != elf.SHT_NOBITS {
-			data, err := sectionData(s)
+			data, err := f.data(s)
 			if err != nil {
 				return nil, fmt.Errorf("read %s: %w", name, err)
 			}
@@ -252,7 +252,7 @@ func loadPclntab(f *elf.File) (*pclntab, error) {
 		if s == nil || s.Type == elf.SHT_NOBITS {
 			continue
 		}
-		data, err := sectionData(s)
+		data, err := f.data(s)
 		if err != nil {
 			continue
 		}
@@ -274,7 +274,7 @@ const (
 // goTextStart finds the address that the table's offsets count from. The header
 // states it up to Go 1.25, but for position-independent executables; else it is
 // the address at which the table's functions begin as functions do.
-func goTextStart(f *elf.File, p *pclntab) (uint64, error) {
+func goTextStart(f *elfFile, p *pclntab) (uint64, error) {
 	s := f.Section(".text")
 	if s == nil || s.ReaderAt == nil || s.Size > maxText || s.Addr > math.MaxInt64 {
 		return 0, errPclntab
@@ -304,7 +304,7 @@ func goTextStart(f *elf.File, p *pclntab) (uint64, error) {
 		}
 	}
 	// Behind the C code that an external linker puts first.
-	code, err := sectionData(s)
+	code, err := f.data(s)
 	if err != nil {
 		return 0, fmt.Errorf("read .text: %w", err)
 	}

@@ -1,10 +1,6 @@
 package probes
 
-import (
-	"debug/elf"
-	"errors"
-	"io"
-)
+import "errors"
 
 // What NSS' tap needs of NSPR and of NSS, which are libraries of their own or, in
 // Mozilla's programs, one. NSPR alone does no TLS, but a process that maps NSS maps it.
@@ -20,13 +16,13 @@ var (
 	}
 )
 
-func findNSS(f *elf.File, r io.ReaderAt) (*target, error) {
+func findNSS(f *elfFile) (*target, error) {
 	t := &target{}
 	for _, part := range []struct {
 		hooks  []symbolHook
 		needed []string
 	}{{nssImport, []string{"SSL_ImportFD"}}, {nsprHooks, []string{"PR_Read", "PR_Write", "PR_Send", "PR_Recv"}}} {
-		found, err := findByName(f, r, part.hooks, part.needed...)
+		found, err := findByName(f, part.hooks, part.needed...)
 		switch {
 		case errors.Is(err, errNoTarget):
 		case err != nil:

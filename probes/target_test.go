@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"debug/elf"
 	"encoding/binary"
-	"errors"
-	"io"
+	"log/slog"
 	"os"
+	"path/filepath"
+	"runtime"
 	"testing"
+
+	"github.com/tollwire/tollwire/probes/signature"
 )
 
 // goExecutable is this test itself, an ordinary Go executable with crypto/tls.
@@ -35,62 +38,129 @@ func section(t *testing.T, b []byte, name string) []byte {
 	return nil
 }
 
-// sparse is a file whose end is far behind its bytes.
-type sparse struct {
-	data []byte
-	read int64
-}
-
-func (s *sparse) ReadAt(p []byte, off int64) (int, error) {
-	s.read += int64(len(p))
-	if off < 0 {
-		return 0, errors.New("negative offset")
-	}
-	clear(p)
-	if off < int64(len(s.data)) {
-		copy(p, s.data[off:])
-	}
-	return len(p), nil
-}
-
-var _ io.ReaderAt = (*sparse)(nil)
-
-// TestHostileELF: any container may bring any file; it neither ends the agent nor
-// fills its memory.
+// TestHostileELF: any container may bring any file; on no part of the way that a mapped
+// file takes does it end the agent or fill its memory. The files are sparse: what they
+// claim to have is there.
 func TestHostileELF(t *testing.T) {
-	const huge = 1 << 44
+	const (
+		size   = 1 << 36 // of each file
+		huge   = 400 << 20
+		usual  = 24 << 20 // what a program of this size may take
+		refuse = 256 << 10
+	)
 	le := binary.LittleEndian
-	if _, err := findTarget(bytes.NewReader(goExecutable(t))); err != nil {
-		t.Fatalf("as it is: %v", err)
-	}
-	for name, spoil := range map[string]func(b []byte){
-		"section names of 16 TiB": func(b []byte) {
-			at := le.Uint64(b[40:]) + 64*uint64(le.Uint16(b[62:]))
-			le.PutUint64(b[at+32:], huge)
-		},
-		"function table of 16 TiB": func(b []byte) { le.PutUint64(section(t, b, ".gopclntab")[32:], huge) },
-		"code of 16 TiB":           func(b []byte) { le.PutUint64(section(t, b, ".text")[32:], huge) },
-		"code at the end of the address space": func(b []byte) {
+	names := func(b []byte) []byte { return b[le.Uint64(b[40:])+64*uint64(le.Uint16(b[62:])):] }
+	for name, c := range map[string]struct {
+		foreign bool // not known as a Go program
+		spoil   func(b []byte) []byte
+		most    uint64 // bytes that are allocated
+	}{
+		"a Go program": {false, func(b []byte) []byte { return b }, usual},
+		"a program":    {true, func(b []byte) []byte { return b }, usual},
+		"section names of 400 MiB": {true, func(b []byte) []byte {
+			le.PutUint64(names(b)[32:], huge)
+			return b
+		}, 3 << 20},
+		"many sections with long names": {true, func(b []byte) []byte {
+			const count, long = 2000, 1 << 20
+			at := uint64(len(b)+63) &^ 63
+			all := bytes.Repeat(append(make([]byte, 4), 1, 0, 0, 0), count*64/8)
+			clear(all)
+			le.PutUint32(all[4:], uint32(elf.SHT_STRTAB))
+			le.PutUint64(all[24:], at+uint64(len(all)))
+			le.PutUint64(all[32:], long+1)
+			b = append(append(b, make([]byte, at-uint64(len(b)))...), all...)
+			b = append(b, bytes.Repeat([]byte{'x'}, long)...)
+			le.PutUint64(b[40:], at)
+			le.PutUint16(b[60:], count)
+			le.PutUint16(b[62:], 0)
+			return b
+		}, 3 << 20},
+		"a table of segments of 400 MiB": {true, func(b []byte) []byte {
+			le.PutUint16(b[54:], 20<<10)
+			le.PutUint16(b[56:], 20<<10)
+			return b
+		}, 3 << 20},
+		"symbol names of 400 MiB": {true, func(b []byte) []byte {
+			le.PutUint64(section(t, b, ".dynstr")[32:], huge)
+			return b
+		}, usual},
+		"symbols of 400 MiB": {true, func(b []byte) []byte {
+			le.PutUint64(section(t, b, ".dynsym")[32:], huge)
+			return b
+		}, usual},
+		"function table of 400 MiB": {false, func(b []byte) []byte {
+			le.PutUint64(section(t, b, ".gopclntab")[32:], huge)
+			return b
+		}, refuse},
+		"code of 400 MiB": {false, func(b []byte) []byte {
+			le.PutUint64(section(t, b, ".text")[32:], huge)
+			return b
+		}, usual},
+		"code at the end of the address space": {false, func(b []byte) []byte {
 			le.PutUint64(section(t, b, ".text")[16:], ^uint64(0)-le.Uint64(section(t, b, ".text")[32:]))
-		},
-		"build information of 16 TiB": func(b []byte) { le.PutUint64(section(t, b, ".go.buildinfo")[32:], huge) },
-		"compressed code": func(b []byte) {
+			return b
+		}, usual},
+		"build information of 400 MiB": {false, func(b []byte) []byte {
+			le.PutUint64(section(t, b, ".go.buildinfo")[32:], huge)
+			return b
+		}, usual},
+		"compressed code": {false, func(b []byte) []byte {
 			h := section(t, b, ".text")
 			le.PutUint64(h[8:], le.Uint64(h[8:])|0x800)
 			le.PutUint32(b[le.Uint64(h[24:]):], 1) // ELFCOMPRESS_ZLIB
-		},
+			return b
+		}, usual},
+		"a segment of 64 GiB": {true, func(b []byte) []byte {
+			for i := range le.Uint16(b[56:]) {
+				p := b[le.Uint64(b[32:])+56*uint64(i):]
+				if elf.ProgType(le.Uint32(p)) == elf.PT_LOAD {
+					le.PutUint64(p[32:], size)
+				}
+			}
+			return b
+		}, usual},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := goExecutable(t)
 			if h := section(t, b, ".symtab"); h != nil { // without symbols the function table is read
 				le.PutUint32(h[4:], uint32(elf.SHT_NOBITS))
 			}
-			spoil(b)
-			s := &sparse{data: b}
-			target, err := findTarget(s)
-			t.Logf("%v, %v; %d bytes read", target != nil, err, s.read)
-			if s.read > 1<<30 {
-				t.Errorf("%d bytes were read", s.read)
+			b = c.spoil(b)
+			if c.foreign {
+				b = bytes.ReplaceAll(b, []byte(".go.buildinfo\x00"), []byte(".no.buildinfo\x00"))
+				b = bytes.ReplaceAll(b, []byte(".note.go.buildid\x00"), []byte(".note.no.buildid\x00"))
+			}
+			taps, err := newTaps(Config{Proc: t.TempDir(), Logger: slog.New(slog.DiscardHandler)}), error(nil)
+			if taps.signatures, err = signature.Published(); err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join(taps.cfg.Proc, "42", "root", "program")
+			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, b, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Truncate(path, size); err != nil {
+				t.Fatal(err)
+			}
+			f := newFinder(taps)
+			f.ctx = t.Context()
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			f.look(mapping{pid: 42, seen: inode{1, 2}, path: "/program"})
+			select {
+			case s := <-f.suspect:
+				f.examine(s)
+				s.file.Close()
+			default:
+			}
+			runtime.ReadMemStats(&after)
+			taken := after.TotalAlloc - before.TotalAlloc
+			t.Logf("%.1f MiB: %+v", float64(taken)/(1<<20), f.unseen[42])
+			if taken > c.most {
+				t.Errorf("%.1f MiB were taken, want at most %d", float64(taken)/(1<<20), c.most>>20)
 			}
 		})
 	}

@@ -2,7 +2,6 @@ package probes
 
 import (
 	"bytes"
-	"debug/elf"
 	"io"
 	"os"
 	"path/filepath"
@@ -215,7 +214,7 @@ func (f *finder) suspectLater(m mapping, file *os.File) {
 }
 
 func isGo(file *os.File) bool {
-	f, err := elf.NewFile(file)
+	f, err := openELF(file)
 	return err == nil && f.Section(".go.buildinfo") != nil
 }
 
