@@ -109,7 +109,7 @@ func Defaults() Config {
 		},
 		Tenant:          Tenant{Values: 100},
 		WellKnownLabels: true,
-		Wait:            10 * time.Second,
+		Wait:            time.Minute,
 	}
 }
 
@@ -248,8 +248,8 @@ func (c *Config) Validate() []Invalid {
 			bad(fmt.Sprintf("pod_labels[%d]", i), "is %q: want a label's key such as example.com/gpu", k)
 		}
 	}
-	if c.Wait < 0 || c.Wait > time.Minute {
-		bad("wait", "is %v: want 0s to 1m", c.Wait)
+	if c.Wait < 0 || c.Wait > 10*time.Minute {
+		bad("wait", "is %v: want 0s to 10m", c.Wait)
 	}
 	names := make(map[string]int)
 	for i := range c.Rules {

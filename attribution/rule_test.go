@@ -99,7 +99,7 @@ func TestValidate(t *testing.T) {
 		{func(c *Config) { c.Tenant.Values = -1 }, "tenant.values", "want 0"},
 		{func(c *Config) { c.PodLabels = []string{"/x"} }, "pod_labels[0]", "label's key"},
 		{func(c *Config) { c.Baggage = []string{"a", "b=c"} }, "baggage[1]", "key of W3C baggage"},
-		{func(c *Config) { c.Wait = -1 }, "wait", "0s to 1m"},
+		{func(c *Config) { c.Wait = -1 }, "wait", "0s to 10m"},
 		{func(c *Config) { c.Rules[0].Name = "" }, "rules[0].name", "want a name"},
 		{func(c *Config) { c.Rules = append(c.Rules, c.Rules[0]) }, "rules[1].name", "rules[0]"},
 		{func(c *Config) { c.Rules[0].Match = Match{} }, "rules[0].match", "at least one of"},
