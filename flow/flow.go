@@ -70,14 +70,13 @@ const (
 	SourceSocketKprobe
 	SourceSocketFentry
 	SourceReplay
-	SourceRustls
 	NumSources
 )
 
 var sourceNames = [NumSources]string{
 	"none", "openssl", "gotls", "gnutls", "nss",
 	"aead.boringssl", "aead.aws-lc", "aead.ring",
-	"socket.tracepoint", "socket.kprobe", "socket.fentry", "replay", "rustls",
+	"socket.tracepoint", "socket.kprobe", "socket.fentry", "replay",
 }
 
 func (s Source) String() string {

@@ -185,8 +185,7 @@ const (
 	coreSourceSOURCE_SOCKET_KPROBE     coreSource = 9
 	coreSourceSOURCE_SOCKET_FENTRY     coreSource = 10
 	coreSourceSOURCE_REPLAY            coreSource = 11
-	coreSourceSOURCE_RUSTLS            coreSource = 12
-	coreSourceNUM_SOURCES              coreSource = 13
+	coreSourceNUM_SOURCES              coreSource = 12
 )
 
 type coreThread struct {

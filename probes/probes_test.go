@@ -367,7 +367,7 @@ func curl(t *testing.T, ca string, args ...string) string {
 func TestNumbersAreThoseOfFlow(t *testing.T) {
 	for got, want := range map[uint32]uint8{
 		uint32(coreSourceSOURCE_OPENSSL): uint8(flow.SourceOpenSSL), uint32(coreSourceSOURCE_GOTLS): uint8(flow.SourceGoTLS),
-		uint32(coreSourceSOURCE_SOCKET_TRACEPOINT): uint8(flow.SourceSocketTracepoint), uint32(coreSourceSOURCE_RUSTLS): uint8(flow.SourceRustls),
+		uint32(coreSourceSOURCE_SOCKET_TRACEPOINT): uint8(flow.SourceSocketTracepoint), uint32(coreSourceSOURCE_AEAD_RING): uint8(flow.SourceAEADRing),
 		uint32(coreSourceNUM_SOURCES): uint8(flow.NumSources),
 	} {
 		if got != uint32(want) {

@@ -74,7 +74,9 @@ func (t *Taps) attachSocketTap(tap socketTap) ([]link.Link, error) {
 	if err := tap.probe(); err != nil {
 		return nil, err
 	}
-	if err := t.loadPrograms(tap.source(), tap.spec); err != nil {
+	// The sockets of a node come and go by the ten thousand: were they kept beside the
+	// sessions of TLS, they would push them out.
+	if err := t.loadPrograms(tap.source(), tap.spec, coreMapConns); err != nil {
 		return nil, err
 	}
 	return tap.attach(t.programs)

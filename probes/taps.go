@@ -221,8 +221,9 @@ func (t *Taps) loadTap(source flow.Source, read func() (*ebpf.CollectionSpec, er
 	}
 }
 
-// loadPrograms loads programs on the maps of the core object.
-func (t *Taps) loadPrograms(source flow.Source, read func() (*ebpf.CollectionSpec, error)) error {
+// loadPrograms loads programs on the maps of the core object, but for those that the tap
+// has to itself.
+func (t *Taps) loadPrograms(source flow.Source, read func() (*ebpf.CollectionSpec, error), own ...string) error {
 	spec, err := read()
 	if err != nil {
 		return err
@@ -233,7 +234,7 @@ func (t *Taps) loadPrograms(source flow.Source, read func() (*ebpf.CollectionSpe
 		coreMapStats: t.core.Stats, coreMapThreads: t.core.Threads, coreMapVerdicts: t.core.Verdicts,
 	}
 	for name := range shared {
-		if spec.Maps[name] == nil {
+		if spec.Maps[name] == nil || slices.Contains(own, name) {
 			delete(shared, name)
 			continue
 		}
