@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+
+	"github.com/tollwire/tollwire/decoder/exchange"
 )
 
 // load runs loadConfig as a command would, with the file's content and flags.
@@ -188,4 +190,20 @@ func FuzzSize(f *testing.F) {
 			t.Fatalf("%q is %v, read again %v, %v", s, z, again, err)
 		}
 	})
+}
+
+// TestEstimateSamples: prompts are sampled only where their tokens may be estimated.
+func TestEstimateSamples(t *testing.T) {
+	for _, estimate := range []bool{true, false} {
+		c := defaults()
+		c.Decode.Estimate = estimate
+		var f exchange.Facts
+		body := strings.NewReader(`{"model":"m","messages":[{"role":"user","content":"words"}]}`)
+		if err := c.decoder(nil, nil, nil).ReadFacts(body, "application/json", &f); err != nil {
+			t.Fatal(err)
+		}
+		if f.Text.Bytes != 5 || (len(f.Text.Kept) > 0) != estimate {
+			t.Errorf("estimate %v: %+v", estimate, f.Text)
+		}
+	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/tollwire/tollwire/decoder"
 	"github.com/tollwire/tollwire/decoder/api"
 	"github.com/tollwire/tollwire/decoder/content"
+	"github.com/tollwire/tollwire/decoder/request"
 	"github.com/tollwire/tollwire/decoder/vendors"
 	"github.com/tollwire/tollwire/pricing"
 	"github.com/tollwire/tollwire/probes"
@@ -56,6 +57,7 @@ func (c *Config) decoder(key []byte, apis api.Rules, log *slog.Logger) decoder.C
 	known := vendors.All(content.Config{NoQuality: !c.Decode.QualitySignals, NoEstimate: !c.Decode.Estimate})
 	return decoder.Config{
 		Vendors:      append(known, api.New(apis)),
+		ReadFacts:    (&request.Reader{NoSample: !c.Decode.Estimate}).Read,
 		AllowHeaders: append(c.Attribution.Headers(), c.Decode.AllowHeaders...),
 		AllowBaggage: c.Attribution.BaggageKeys(),
 		KeySecret:    key,

@@ -71,7 +71,8 @@ func (d *socketCall) Event(e *exchange.Event) error {
 		return nil
 	}
 	*d.f = exchange.Facts{}
-	if err := request.Read(e.Data, "application/json", d.f); err != nil {
+	body := request.Reader{NoSample: d.v.cfg.NoEstimate}
+	if err := body.Read(e.Data, "application/json", d.f); err != nil {
 		return err
 	}
 	if d.f.Keys["input"] || d.f.Keys["model"] || d.f.Keys["previous_response_id"] {

@@ -1,6 +1,6 @@
 // Package request reads the body of a request to a model, whichever vendor's: a
 // body can be read only once, and which vendor it is for depends on its shape. It
-// is read as it passes; of the prompt only a bounded sample is kept.
+// is read as it passes; of the prompt a bounded sample is kept, or nothing.
 package request
 
 import (
@@ -23,7 +23,10 @@ const (
 )
 
 // Reader reads bodies, one after the other or several at a time. The zero value is ready.
-type Reader struct{ scan jsonscan.Pool }
+type Reader struct {
+	NoSample bool // nothing of a prompt is kept, for nobody estimates its tokens
+	scan     jsonscan.Pool
+}
 
 // Read reads one body, as a Reader does.
 func Read(r io.Reader, contentType string, f *exchange.Facts) error {
@@ -35,7 +38,7 @@ func Read(r io.Reader, contentType string, f *exchange.Facts) error {
 // read stands when r fails in the middle; its error is returned unchanged.
 func (d *Reader) Read(r io.Reader, contentType string, f *exchange.Facts) error {
 	media, params, _ := mime.ParseMediaType(contentType)
-	b := body{f: f}
+	b := body{f: f, noSample: d.NoSample}
 	if media == "multipart/form-data" && params["boundary"] != "" {
 		return b.form(r, params["boundary"])
 	}
@@ -59,6 +62,8 @@ func (d *Reader) Read(r io.Reader, contentType string, f *exchange.Facts) error 
 type body struct {
 	s *jsonscan.Scanner
 	f *exchange.Facts
+	// noSample is the Reader's.
+	noSample bool
 	// modelSet: the key "model" was seen, which goes before its other names.
 	modelSet bool
 }
@@ -288,7 +293,7 @@ func (b *body) text(is bool) {
 	}
 }
 
-// sample counts text and keeps the first of it.
+// sample counts text and keeps the first of it, if it may.
 func (b *body) sample(piece []byte) {
 	t := &b.f.Text
 	t.Bytes += int64(len(piece))
@@ -297,7 +302,7 @@ func (b *body) sample(piece []byte) {
 			t.Chars++
 		}
 	}
-	if room := keptPrompt - len(t.Kept); room > 0 {
+	if room := keptPrompt - len(t.Kept); room > 0 && !b.noSample {
 		t.Kept = append(t.Kept, piece[:min(room, len(piece))]...)
 	}
 }

@@ -164,3 +164,30 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// TestNoSample: the prompt is counted, and nothing of it is kept.
+func TestNoSample(t *testing.T) {
+	var form bytes.Buffer
+	w := multipart.NewWriter(&form)
+	w.WriteField("model", "whisper-1")
+	w.WriteField("prompt", "secret words")
+	w.Close()
+	for _, c := range []struct{ name, body, contentType string }{
+		{"JSON", `{"model":"m","messages":[{"role":"user","content":"secret words"}],"tools":[{"name":"secret","description":"words"}]}`, "application/json"},
+		{"form", form.String(), w.FormDataContentType()},
+	} {
+		var with, without exchange.Facts
+		if err := Read(strings.NewReader(c.body), c.contentType, &with); err != nil {
+			t.Fatal(err)
+		}
+		if err := (&Reader{NoSample: true}).Read(strings.NewReader(c.body), c.contentType, &without); err != nil {
+			t.Fatal(err)
+		}
+		if len(with.Text.Kept) == 0 || with.Text.Bytes == 0 {
+			t.Errorf("%s: nothing is sampled: %+v", c.name, with.Text)
+		}
+		if without.Text.Kept != nil || without.Text.Bytes != with.Text.Bytes || without.Text.Chars != with.Text.Chars || without.Model != with.Model {
+			t.Errorf("%s: %+v beside %+v", c.name, without.Text, with.Text)
+		}
+	}
+}
