@@ -21,6 +21,7 @@ type tape [][]flow.Data
 
 func (s tape) Shards() int                                      { return len(s) }
 func (s tape) SetVerdict(flow.Conn, uint32, flow.Verdict) error { return nil }
+func (s tape) Close() error                                     { return nil }
 
 func (s tape) Read(shard int, d *flow.Data) error {
 	if len(s[shard]) == 0 {

@@ -23,11 +23,12 @@ import (
 )
 
 // source is where plaintext comes from: the taps of this node, or a recording.
-// Read blocks; it returns os.ErrClosed when nothing will follow.
+// Read blocks; it returns os.ErrClosed when nothing will follow, as is soon after Close.
 type source interface {
 	Shards() int
 	Read(shard int, d *flow.Data) error
 	SetVerdict(c flow.Conn, exchange uint32, v flow.Verdict) error
+	Close() error
 }
 
 // exporter takes finished records. Export is called from one goroutine and must
@@ -75,7 +76,8 @@ type shard struct {
 	*decoder.Decoder
 }
 
-// run reads the source until it is closed, then finishes what is open.
+// run reads the source until it is closed, then finishes what is open. A shard that
+// cannot be read ends them all with its error: its calls would be missing without a sign.
 func (p *pipeline) run() error {
 	calls := make(chan *llm.Call, p.queue)
 	seen := make(chan *flow.Data, p.queue)
@@ -129,7 +131,9 @@ func (p *pipeline) read(i int, calls chan<- *llm.Call, seen chan<- *flow.Data) e
 			if errors.Is(err, os.ErrClosed) {
 				return nil
 			}
-			return fmt.Errorf("read shard %d: %w", i, err)
+			err = fmt.Errorf("read shard %d: %w", i, err)
+			p.log.Error("ending, as captured bytes cannot be read", "err", err)
+			return errors.Join(err, p.source.Close())
 		}
 		if d.Conn != last {
 			last = d.Conn

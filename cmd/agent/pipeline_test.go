@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -149,5 +151,61 @@ func TestBodyLimit(t *testing.T) {
 		if l.Partial != string(c.partial) || l.ErrorType != c.errorType {
 			t.Errorf("%v, %d of %d bytes: partial %q, error %q, want %q, %q", c.limit, c.seen, c.body, l.Partial, l.ErrorType, c.partial, c.errorType)
 		}
+	}
+}
+
+// torn is a source of two shards: the first has records and then waits to be closed, the
+// second cannot be read.
+type torn struct {
+	tape
+	closed chan struct{}
+}
+
+func (s *torn) Read(shard int, d *flow.Data) error {
+	switch {
+	case shard == 1:
+		return errors.New("the ring is torn")
+	case len(s.tape[0]) == 0:
+		<-s.closed
+	}
+	return s.tape.Read(shard, d)
+}
+
+func (s *torn) Close() error {
+	close(s.closed)
+	return nil
+}
+
+// A shard that cannot be read ends the pipeline with its error, said at once; what was
+// read before is finished.
+func TestTornShard(t *testing.T) {
+	var logged bytes.Buffer
+	log := slog.New(slog.NewTextHandler(&logged, nil))
+	prices, err := defaults().Pricing.open(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := exchanged(flow.Conn{Proc: flow.Proc{PID: 1, Start: 1}, Key: 1, Gen: 1}, chat(), chatAnswer)
+	src := &torn{tape{whole[:2], nil}, make(chan struct{})}
+	var out kept
+	p := &pipeline{
+		log: log, source: src, decoder: defaults().decoder(nil, prices.API, log), owners: &late{nth: 1}, prices: prices,
+		stamp: func(*llm.Call) time.Time { return time.Now() }, export: []exporter{&out}, queue: 8, tick: time.Millisecond,
+	}
+	done := make(chan error)
+	go func() { done <- p.run() }()
+	select {
+	case err := <-done:
+		if err == nil || !strings.Contains(err.Error(), "shard 1: the ring is torn") {
+			t.Errorf("ended with %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("still runs")
+	}
+	if !strings.Contains(logged.String(), "level=ERROR") || !strings.Contains(logged.String(), "the ring is torn") {
+		t.Errorf("logged %q", logged.String())
+	}
+	if len(out) != 1 {
+		t.Errorf("%d records", len(out))
 	}
 }

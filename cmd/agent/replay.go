@@ -65,12 +65,12 @@ func replay(cfg *Config, log *slog.Logger, prices *pricing.Store, path string, w
 	if err != nil {
 		return err
 	}
-	defer archive.Close()
 	key, err := cfg.key()
 	if err != nil {
 		return err
 	}
 	src := &recording{archive: archive, log: log}
+	defer src.Close()
 	out := jsonl.New(w)
 	p := &pipeline{
 		log:     log,
@@ -110,6 +110,8 @@ type origin struct {
 func (r *recording) Shards() int { return 1 }
 
 func (r *recording) SetVerdict(flow.Conn, uint32, flow.Verdict) error { return nil }
+
+func (r *recording) Close() error { return r.archive.Close() }
 
 func (r *recording) Read(_ int, d *flow.Data) error {
 	for len(r.pending) == 0 {

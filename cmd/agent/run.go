@@ -52,6 +52,8 @@ Every flag can stand in the YAML file (--config) and in the environment:
 // run is the agent from attach to detach. The file at path, of which cfg was made,
 // is followed; load makes it anew.
 func run(ctx context.Context, cfg *Config, path string, load func() (*Config, error), log *slog.Logger) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	prices, err := cfg.Pricing.open(log)
 	if err != nil {
 		return err
@@ -114,7 +116,8 @@ func run(ctx context.Context, cfg *Config, path string, load func() (*Config, er
 	})
 	out.attached.Store(true)
 	log.Info("attached", "version", version, "metrics", out.address())
-	err = p.run()
+	err = p.run() // until ctx is done, or the taps fail
+	stop()
 	background.Wait()
 	if cerr := out.close(); cerr != nil {
 		err = errors.Join(err, fmt.Errorf("close exporters: %w", cerr))
