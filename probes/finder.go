@@ -1,6 +1,7 @@
 package probes
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,10 +35,13 @@ type mapping struct {
 // tapped is a file that a tap stands on.
 type tapped struct {
 	Attachment
-	links  []link.Link
-	procs  map[uint32]struct{} // that map it
-	maps   map[inode]bool      // how mounts show it
-	unused int                 // sweeps in a row in which nobody mapped it
+	real     inode
+	links    []link.Link
+	procs    map[uint32]struct{} // that map it
+	maps     map[inode]fileState // how mounts show it, and as what it was tapped
+	unused   int                 // sweeps in a row in which nobody mapped it
+	writes   int32               // watch descriptor
+	released bool
 }
 
 // finder attaches the taps to every file that is mapped and has something to tap:
@@ -47,6 +51,8 @@ type finder struct {
 	log   *slog.Logger
 	real  *realInodes
 	watch *mmapWatch
+	// written is nil where the kernel gives none.
+	written *writeWatch
 
 	attaching sync.Mutex
 
@@ -85,9 +91,19 @@ func (f *finder) start(ctx context.Context) error {
 	if f.real, err = newRealInodes(); err != nil { // before Linux 5.12
 		f.log.Warn("files behind overlay mounts are told apart by mount", "err", err)
 	}
+	if f.written, err = watchWrites(); err != nil {
+		f.log.Warn("files that are written to in place are told when they are mapped again", "err", err)
+	}
 	// Before the scan, so that nothing falls between.
 	if f.watch, err = watchMappings(); err != nil {
 		f.log.Warn("programs that start are found by scanning only", "err", err)
+	}
+	if f.written != nil {
+		f.wg.Go(func() {
+			if err := f.written.run(f.rewritten); !errors.Is(err, os.ErrClosed) {
+				f.log.Warn("files that are written to in place are told when they are mapped again", "err", err)
+			}
+		})
 	}
 	f.scan()
 	if f.watch != nil {
@@ -103,6 +119,9 @@ func (f *finder) stop() error {
 	var errs []error
 	if f.watch != nil {
 		errs = append(errs, f.watch.close())
+	}
+	if f.written != nil {
+		errs = append(errs, f.written.close())
 	}
 	f.wg.Wait()
 	f.mu.Lock()
@@ -141,18 +160,74 @@ func (f *finder) mapped(m mapping) {
 	}
 	f.mu.Lock()
 	t, known := f.known[m.seen]
+	old := false // the process
+	var as fileState
 	if t != nil {
-		t.procs[m.pid] = struct{}{}
+		_, old = t.procs[m.pid]
+		t.procs[m.pid], as = struct{}{}, t.maps[m.seen]
 	}
 	f.mu.Unlock()
 	switch {
+	case t != nil && (old || f.still(m, as)):
 	case t != nil:
+		f.rewritten(t)
+		f.look(m)
 	case known:
 		f.explain(m)
 	default:
 		f.look(m)
 	}
 }
+
+// still reports whether a file is what it was when it was tapped, as far as can be told.
+func (f *finder) still(m mapping, as fileState) bool {
+	file, err := openMapped(f.taps.cfg.Proc, m)
+	if err != nil {
+		return true
+	}
+	defer file.Close()
+	now, err := stateOf(file, m.seen)
+	return err != nil || now == as
+}
+
+// rewritten takes the taps off a file that is not what it was. Whoever maps it next has it
+// tapped anew.
+func (f *finder) rewritten(t *tapped) {
+	f.attaching.Lock()
+	defer f.attaching.Unlock()
+	f.mu.Lock()
+	links := f.release(t)
+	f.mu.Unlock()
+	f.log.Debug("written to", "path", t.Path, "inode", t.Inode)
+	if err := closeAll(links); err != nil {
+		f.log.Warn("detach from a file that was written to", "path", t.Path, "err", err)
+	}
+}
+
+// release forgets a file and returns its links, which are to be closed without the lock.
+func (f *finder) release(t *tapped) []link.Link {
+	if t.released {
+		return nil
+	}
+	t.released = true
+	if f.files[t.real] == t {
+		delete(f.files, t.real)
+	}
+	for seen := range t.maps {
+		delete(f.known, seen)
+	}
+	f.unwatch(t)
+	return t.links
+}
+
+func (f *finder) unwatch(t *tapped) {
+	if f.written != nil {
+		f.written.remove(t)
+	}
+}
+
+// errWritten says that a file was written to while it was looked into.
+var errWritten = errors.New("written to meanwhile")
 
 // look opens the file behind a mapping and taps it when there is something to tap.
 func (f *finder) look(m mapping) {
@@ -164,9 +239,15 @@ func (f *finder) look(m mapping) {
 		}
 		return
 	}
+	as, err := stateOf(file, m.seen)
+	if err != nil {
+		file.Close()
+		f.failed(m, err)
+		return
+	}
 	target, err := findTarget(file)
 	if err != nil {
-		f.learn(m, nil)
+		f.learn(m, nil, as)
 		if errors.Is(err, errNoTarget) {
 			f.suspectLater(m, file)
 			return
@@ -177,20 +258,23 @@ func (f *finder) look(m mapping) {
 	}
 	defer file.Close()
 	found := time.Now()
-	t, err := f.attach(m, file, target)
+	t, err := f.attach(m, file, target, as)
 	if err != nil { // not learnt, so that the next process or sweep tries again
 		f.failed(m, err)
 		return
 	}
 	f.log.Debug("tapped", "path", m.path, "source", target.source, "pid", m.pid, "inode", t.Inode,
 		"find", found.Sub(began), "attach", time.Since(found))
-	f.learn(m, t)
+	f.learn(m, t, as)
 }
 
 // learn remembers what a mount's inode stands for.
-func (f *finder) learn(m mapping, t *tapped) {
+func (f *finder) learn(m mapping, t *tapped, as fileState) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if t != nil && t.released { // meanwhile
+		return
+	}
 	if len(f.known) > maxKnown {
 		clear(f.known)
 		clear(f.stacks)
@@ -202,13 +286,14 @@ func (f *finder) learn(m mapping, t *tapped) {
 	}
 	f.known[m.seen] = t
 	if t != nil {
-		t.maps[m.seen] = true
+		t.maps[m.seen] = as
 		t.procs[m.pid] = struct{}{}
 	}
 }
 
-// attach puts the taps on the file behind a mapping, or finds that they stand there.
-func (f *finder) attach(m mapping, file *os.File, target *target) (*tapped, error) {
+// attach puts the taps on the file behind a mapping, or finds that they stand there. The
+// target was found in the file as it was.
+func (f *finder) attach(m mapping, file *os.File, target *target, as fileState) (*tapped, error) {
 	real, err := f.identify(m, file)
 	if err != nil {
 		return nil, err
@@ -223,15 +308,27 @@ func (f *finder) attach(m mapping, file *os.File, target *target) (*tapped, erro
 	}
 	t = &tapped{
 		Attachment: Attachment{Source: target.source, Path: m.path, Inode: real.ino, Device: real.dev, Since: time.Now()},
+		real:       real,
 		procs:      make(map[uint32]struct{}),
-		maps:       make(map[inode]bool),
+		maps:       make(map[inode]fileState),
 	}
 	if target.ciphertext {
 		if err := f.taps.followSockets(); err != nil {
 			return nil, err
 		}
 	}
+	if f.written != nil {
+		if err := f.written.add(file, t); err != nil {
+			f.log.Debug("is told when it is mapped again", "path", m.path, "err", err)
+		}
+	}
+	// What is written from here on is heard of, and what was written before shows.
+	if now, err := stateOf(file, m.seen); err != nil || now != as {
+		f.unwatch(t)
+		return nil, cmp.Or(err, errWritten)
+	}
 	if t.links, err = f.taps.attachFile(file, target); err != nil {
+		f.unwatch(t)
 		return nil, err
 	}
 	for _, h := range target.hooks {
@@ -347,7 +444,7 @@ func (f *finder) sweep() {
 		})
 		f.mu.Lock()
 		var unused []link.Link // closed without the lock
-		for real, t := range f.files {
+		for _, t := range f.files {
 			procs := make(map[uint32]struct{})
 			for seen := range t.maps {
 				for pid := range users[seen] {
@@ -361,11 +458,7 @@ func (f *finder) sweep() {
 			if t.unused < 2 {
 				continue
 			}
-			unused = append(unused, t.links...)
-			delete(f.files, real)
-			for seen := range t.maps {
-				delete(f.known, seen)
-			}
+			unused = append(unused, f.release(t)...)
 		}
 		for seen, t := range f.known { // an inode that nobody maps may be another file's soon
 			if t == nil && users[seen] == nil {

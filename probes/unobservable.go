@@ -162,12 +162,14 @@ func (f *finder) examine(s suspect) {
 	switch {
 	case !e.tls:
 	case e.target != nil:
-		t, err := f.attach(s.mapping, s.file, e.target)
+		as := shown
+		as.inode = s.seen
+		t, err := f.attach(s.mapping, s.file, e.target, as)
 		if err != nil {
 			f.failed(s.mapping, err)
 			return
 		}
-		f.learn(s.mapping, t)
+		f.learn(s.mapping, t, as)
 		f.scan() // others may have mapped it meanwhile
 	default:
 		f.mu.Lock()
