@@ -43,12 +43,17 @@ type Owner struct {
 
 	Tenant  string
 	Session string
+	// Capped says which names became "other", for the bound on distinct ones.
+	Capped Capped
 	// Baggage is what the call's baggage says under the keys that are carried.
 	Baggage map[string]string
 
 	// Complete is false while the API server has not yet answered for this pod.
 	Complete bool
 }
+
+// Capped are the names of an Owner that a bound had no room for.
+type Capped struct{ Graph, Node, Tenant bool }
 
 // Evidence is what the call itself says of its owner.
 type Evidence struct {

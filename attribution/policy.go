@@ -185,7 +185,7 @@ func (s *subject) workload() string {
 func (p *policy) apply(s *subject, key []byte) {
 	o := s.owner
 	o.Session = s.session(p, key)
-	o.Tenant = p.tenant.admit(s.tenant(p, key))
+	o.Tenant, o.Capped.Tenant = p.tenant.admit(s.tenant(p, key))
 	o.Baggage = pick(s.members(), p.baggage)
 	if s.pod != nil {
 		o.PodLabels = pick(s.pod.Labels, p.cfg.PodLabels)
@@ -193,10 +193,11 @@ func (p *policy) apply(s *subject, key []byte) {
 	for _, step := range p.cfg.Order {
 		graph, node, source := p.step(step, s)
 		if o.Graph == "" {
-			o.Graph = graph
+			o.Graph, o.Capped.Graph = p.graph.take(graph, step)
 		}
 		if o.Node == "" && node != "" {
-			o.Node, o.NodeSource = node, source
+			o.Node, o.Capped.Node = p.node.take(node, step)
+			o.NodeSource = source
 		}
 		if o.Graph != "" && o.Node != "" {
 			return
@@ -207,18 +208,27 @@ func (p *policy) apply(s *subject, key []byte) {
 	}
 }
 
+// take returns the name that a step gave, within the bound if the call brought it in.
+func (n *naming) take(name, step string) (taken string, capped bool) {
+	switch step {
+	case "header", "baggage", "metadata", "session":
+		return n.values.admit(name)
+	}
+	return name, false
+}
+
 // step is one word of Config.Order: what it says of graph and node, and what then
 // is the source of the node.
 func (p *policy) step(step string, s *subject) (graph, node, source string) {
 	switch step {
 	case "header":
-		return p.graph.values.admit(s.header(p.graph.Header)), p.node.values.admit(s.header(p.node.Header)), step
+		return s.header(p.graph.Header), s.header(p.node.Header), step
 	case "baggage":
-		return p.graph.values.admit(s.member(p.graph.Baggage)), p.node.values.admit(s.member(p.node.Baggage)), step
+		return s.member(p.graph.Baggage), s.member(p.node.Baggage), step
 	case "metadata":
-		return p.graph.values.admit(s.metadata(p.graph.Metadata)), p.node.values.admit(s.metadata(p.node.Metadata)), step
+		return s.metadata(p.graph.Metadata), s.metadata(p.node.Metadata), step
 	case "session":
-		return "", p.node.values.admit(s.owner.Session), step
+		return "", s.owner.Session, step
 	case "annotation":
 		return s.annotation(p.graph.Label), s.annotation(p.node.Label), step
 	case "label":

@@ -207,19 +207,27 @@ func TestTenantsAndSessions(t *testing.T) {
 			want = fmt.Sprint("t", i)
 		}
 		for range 2 {
-			if o := r.Owner(p, id, Evidence{Headers: pairs("x-tenant", fmt.Sprint("t", i))}); o.Tenant != want {
-				t.Errorf("tenant %d: %q, want %q", i, o.Tenant, want)
+			if o := r.Owner(p, id, Evidence{Headers: pairs("x-tenant", fmt.Sprint("t", i))}); o.Tenant != want || o.Capped != (Capped{Tenant: i >= 3}) {
+				t.Errorf("tenant %d: %q, want %q, capped %v", i, o.Tenant, want, o.Capped)
 			}
 		}
-	}
-	if s := r.Stats(); s.CappedTenant != 14 {
-		t.Errorf("%d capped, want 14", s.CappedTenant)
 	}
 	// So with nodes that calls bring in by themselves.
 	r = m.resolver(func(c *Config) { c.Node.Values = 1 })
 	r.Owner(p, id, Evidence{Headers: pairs("x-tollwire-node", "one")})
-	if o := r.Owner(p, id, Evidence{Headers: pairs("x-tollwire-node", "two")}); o.Node != other || o.NodeSource != "header" {
+	if o := r.Owner(p, id, Evidence{Headers: pairs("x-tollwire-node", "two")}); o.Node != other || o.NodeSource != "header" || !o.Capped.Node {
 		t.Errorf("node %q by %q", o.Node, o.NodeSource)
+	}
+	// A name that nobody sees, as another goes before it, takes up no room.
+	r = m.resolver(func(c *Config) { c.Graph.Values, c.Node.Values = 2, 2 })
+	for i := range 5 {
+		hidden := fmt.Sprintf("tollwire.node=b%d,tollwire.graph=b%d", i, i)
+		if o := r.Owner(p, id, Evidence{Headers: pairs("x-tollwire-node", "one", "x-tollwire-graph", "one"), Baggage: hidden}); o.Node != "one" || o.Capped != (Capped{}) {
+			t.Errorf("node %q, capped %v", o.Node, o.Capped)
+		}
+	}
+	if o := r.Owner(p, id, Evidence{Headers: pairs("x-tollwire-graph", "one"), Baggage: "tollwire.node=two,tollwire.graph=two"}); o.Node != "two" || o.Graph != "one" || o.Capped != (Capped{}) {
+		t.Errorf("there was no room for a second name: %q, %q, capped %v", o.Graph, o.Node, o.Capped)
 	}
 
 	s1 := a.Owner(p, id, call).Session

@@ -54,14 +54,11 @@ type counts struct {
 	proc, cgroup, none atomic.Uint64
 }
 
-// Stats counts what a Resolver did. The first three are sums since New.
+// Stats counts what a Resolver did since New.
 type Stats struct {
-	Proc         uint64 // processes read from /proc
-	Cgroup       uint64 // …gone before that, known by their cgroup's id only
-	Unknown      uint64 // …of which nothing is known
-	CappedGraphs uint64 // calls whose own graph became "other", since the last Reload
-	CappedNodes  uint64
-	CappedTenant uint64
+	Proc    uint64 // processes read from /proc
+	Cgroup  uint64 // …gone before that, known by their cgroup's id only
+	Unknown uint64 // …of which nothing is known
 }
 
 // New makes a Resolver. It starts nothing: what it needs is read when it is asked.
@@ -118,15 +115,7 @@ func (r *Resolver) Reload(c Config) error {
 
 // Stats returns the counters.
 func (r *Resolver) Stats() Stats {
-	p := r.policy.Load()
-	return Stats{
-		Proc:         r.counts.proc.Load(),
-		Cgroup:       r.counts.cgroup.Load(),
-		Unknown:      r.counts.none.Load(),
-		CappedGraphs: p.graph.values.overflow(),
-		CappedNodes:  p.node.values.overflow(),
-		CappedTenant: p.tenant.overflow(),
-	}
+	return Stats{Proc: r.counts.proc.Load(), Cgroup: r.counts.cgroup.Load(), Unknown: r.counts.none.Load()}
 }
 
 // Observe reads a process while it lives. It is called when a connection is first

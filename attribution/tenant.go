@@ -14,38 +14,30 @@ const other = "other"
 
 // distinct bounds how many different names come in from outside.
 type distinct struct {
-	mu     sync.Mutex
-	max    int
-	names  map[string]struct{}
-	capped uint64
+	mu    sync.Mutex
+	max   int
+	names map[string]struct{}
 }
 
 func newDistinct(max int) *distinct {
 	return &distinct{max: max, names: make(map[string]struct{})}
 }
 
-// admit returns name, or "other" when there are as many already.
-func (d *distinct) admit(name string) string {
+// admit returns name, or "other" and that it is capped when there are as many already.
+func (d *distinct) admit(name string) (admitted string, capped bool) {
 	if name == "" {
-		return ""
+		return "", false
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if _, ok := d.names[name]; ok {
-		return name
+		return name, false
 	}
 	if len(d.names) >= d.max {
-		d.capped++
-		return other
+		return other, true
 	}
 	d.names[name] = struct{}{}
-	return name
-}
-
-func (d *distinct) overflow() uint64 {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.capped
+	return name, false
 }
 
 // hash returns HMAC-SHA256 of the value under the key, its first 16 bytes as hex:

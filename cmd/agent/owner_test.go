@@ -3,17 +3,22 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/tollwire/tollwire/account"
+	"github.com/tollwire/tollwire/account/recordtest"
+	"github.com/tollwire/tollwire/attribution"
 	"github.com/tollwire/tollwire/export/jsonl"
 	"github.com/tollwire/tollwire/flow"
 	"github.com/tollwire/tollwire/llm"
+	"github.com/tollwire/tollwire/probes"
 )
 
 // tape is a source of records made beforehand, a list for each shard.
@@ -81,20 +86,14 @@ func lines(t *testing.T, cfg *Config, src source) []string {
 	return strings.Split(strings.TrimSpace(out.String()), "\n")
 }
 
-// What is known of a call's program, its container and its baggage is in the record,
-// and no secret of any of them.
-func TestOwnerInRecord(t *testing.T) {
-	const id = "4f0fbd8bd0f0a4a84ebd6ebf6a5fc50b3a2f1c86ac3e5c3de8a4d3c3a2b1f0e9"
+const id = "4f0fbd8bd0f0a4a84ebd6ebf6a5fc50b3a2f1c86ac3e5c3de8a4d3c3a2b1f0e9" // of a container
+
+// madeUp is a folder with these files, the root of a machine.
+func madeUp(t *testing.T, files map[string]string) string {
+	t.Helper()
 	root := t.TempDir()
-	for name, text := range map[string]string{
-		"proc/100/stat":    "100 (python3) S 1 100 0 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 1000 0 0",
-		"proc/100/cgroup":  "0::/docker/" + id + "\n",
-		"proc/100/cmdline": "python3\x00--token\x00canary\x00",
-		"proc/100/environ": "SECRET=canary\x00OTEL_RESOURCE_ATTRIBUTES=service.version=2.1,deployment.environment.name=prod,team=search," +
-			"trace_id=x,time=x,server.address=x,gen_ai.usage.input_tokens=9,container.id=x,k8s.pod.name=x\x00",
-		"sys/fs/cgroup/cgroup.controllers":                    "",
-		"var/lib/docker/containers/" + id + "/config.v2.json": `{"Name":"/web-1","Config":{}}`,
-	} {
+	files["sys/fs/cgroup/cgroup.controllers"] = ""
+	for name, text := range files {
 		path := filepath.Join(root, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
@@ -103,6 +102,79 @@ func TestOwnerInRecord(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	return root
+}
+
+// unnamed are the pods of an API server that does not answer.
+type unnamed struct{ asked atomic.Int64 }
+
+func (u *unnamed) Pod(string, string) (*attribution.Pod, bool) {
+	u.asked.Add(1)
+	return nil, false
+}
+
+// A call whose name there is no room for is counted once, however often its owner is
+// asked for while it waits.
+func TestCapped(t *testing.T) {
+	root := madeUp(t, map[string]string{
+		"proc/100/stat":   "100 (curl) S 1 100 0 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 1000 0 0",
+		"proc/100/cgroup": "0::/kubepods.slice/kubepods-pod6a6b1f34_1d9e_4f0e_9f34_0a4c6f0d7c11.slice/cri-containerd-" + id + ".scope\n",
+	})
+	log := slog.New(slog.DiscardHandler)
+	cfg, pods := defaults(), new(unnamed)
+	a := &cfg.Attribution
+	a.Proc, a.HostRoot, a.CgroupRoot, a.Pods = filepath.Join(root, "proc"), root, filepath.Join(root, "sys/fs/cgroup"), pods
+	a.Node.Values, a.Graph.Values, a.Wait = 1, 1, 100*time.Millisecond
+	owners, err := attribution.New(*a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	prices, err := cfg.Pricing.open(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out kept
+	p := &pipeline{
+		log: log, owners: owners, prices: prices, export: []exporter{&out}, tick: time.Millisecond,
+		stamp: func(*llm.Call) time.Time { return time.Now() }, settle: cfg.settle(owners),
+	}
+	p.settle.Wait = time.Millisecond
+	calls := make(chan *llm.Call, 3)
+	for i := range 3 {
+		r := recordtest.New(recordtest.ID(fmt.Sprint(i)), func(r *account.Record) {
+			r.Call.Conn = flow.Conn{Proc: flow.Proc{PID: 100, Start: 1000 * 1e7}, Key: uint64(i + 1), Gen: 1}
+			r.Call.Times.End = probes.Now()
+			r.Call.Headers = map[string]string{"x-tollwire-node": fmt.Sprint("n", i)}
+		})
+		calls <- r.Call
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); p.finish(calls) }()
+	time.Sleep(300 * time.Millisecond)
+	close(calls)
+	<-done
+	if len(out) != 3 || pods.asked.Load() < 20 {
+		t.Fatalf("%d records, owners asked for %d times", len(out), pods.asked.Load())
+	}
+	if g, n := p.capped.graphs.Load(), p.capped.nodes.Load(); g != 0 || n != 2 {
+		t.Errorf("%d graphs and %d nodes capped, want 0 and 2", g, n)
+	}
+	if out[0].Owner.Node != "n0" || out[1].Owner.Node != "other" || out[2].Owner.Node != "other" {
+		t.Errorf("nodes %q, %q, %q", out[0].Owner.Node, out[1].Owner.Node, out[2].Owner.Node)
+	}
+}
+
+// What is known of a call's program, its container and its baggage is in the record,
+// and no secret of any of them.
+func TestOwnerInRecord(t *testing.T) {
+	root := madeUp(t, map[string]string{
+		"proc/100/stat":    "100 (python3) S 1 100 0 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 1000 0 0",
+		"proc/100/cgroup":  "0::/docker/" + id + "\n",
+		"proc/100/cmdline": "python3\x00--token\x00canary\x00",
+		"proc/100/environ": "SECRET=canary\x00OTEL_RESOURCE_ATTRIBUTES=service.version=2.1,deployment.environment.name=prod,team=search," +
+			"trace_id=x,time=x,server.address=x,gen_ai.usage.input_tokens=9,container.id=x,k8s.pod.name=x\x00",
+		"var/lib/docker/containers/" + id + "/config.v2.json": `{"Name":"/web-1","Config":{}}`,
+	})
 	cfg := defaults()
 	a := &cfg.Attribution
 	a.Proc, a.HostRoot, a.CgroupRoot = filepath.Join(root, "proc"), root, filepath.Join(root, "sys/fs/cgroup")

@@ -65,9 +65,24 @@ type pipeline struct {
 
 	dropped    atomic.Uint64 // calls that the slow half had no room for
 	incomplete atomic.Uint64 // calls that went out before the API server had named their pod
+	capped     capped
 	queued     atomic.Int64
 	mu         sync.Mutex // guards decoders
 	decoders   []*shard
+}
+
+// capped counts calls whose graph, node or tenant became "other".
+type capped struct{ graphs, nodes, tenants atomic.Uint64 }
+
+func (c *capped) count(o attribution.Capped) {
+	for _, n := range []struct {
+		is bool
+		of *atomic.Uint64
+	}{{o.Graph, &c.graphs}, {o.Node, &c.nodes}, {o.Tenant, &c.tenants}} {
+		if n.is {
+			n.of.Add(1)
+		}
+	}
 }
 
 // shard is one decoder and the lock that its reader and the clock share.
@@ -213,6 +228,9 @@ func (p *pipeline) finish(calls <-chan *llm.Call) {
 	settler := account.New(cfg, func(r *account.Record) {
 		if r.Owner.PodUID != "" && !r.Owner.Complete {
 			p.incomplete.Add(1)
+		}
+		if r.Counted {
+			p.capped.count(r.Booked().Capped)
 		}
 		r.Price = p.prices.Price(pricing.FromCall(r.Call, r.Time))
 		for _, e := range p.export {

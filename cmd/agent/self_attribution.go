@@ -1,6 +1,8 @@
 package main
 
 import (
+	"sync/atomic"
+
 	"github.com/tollwire/tollwire/export/metric"
 )
 
@@ -20,10 +22,10 @@ func (s *self) attribution(emit func(metric.Sample)) {
 	point(metric.Counter, "tollwire.attribution.incomplete", "Calls that waited in vain for the API server to name their pod.", float64(s.pipeline.incomplete.Load()))
 	for _, c := range []struct {
 		of string
-		n  uint64
-	}{{"graph", o.CappedGraphs}, {"node", o.CappedNodes}, {"tenant", o.CappedTenant}} {
-		point(metric.Counter, "tollwire.attribution.capped", "Calls whose own graph, node or tenant became other, for the bound on distinct ones; since the configuration changed.",
-			float64(c.n), metric.Attr{Key: "of", Value: c.of})
+		n  *atomic.Uint64
+	}{{"graph", &s.pipeline.capped.graphs}, {"node", &s.pipeline.capped.nodes}, {"tenant", &s.pipeline.capped.tenants}} {
+		point(metric.Counter, "tollwire.attribution.capped", "Calls whose own graph, node or tenant became other, for the bound on distinct ones.",
+			float64(c.n.Load()), metric.Attr{Key: "of", Value: c.of})
 	}
 	if s.pods.api != nil {
 		k := s.pods.api.Stats()
