@@ -47,8 +47,12 @@ keys are absent; time is the entry's startedDateTime.`,
 			if err != nil {
 				return err
 			}
+			key, err := cfg.key() // one for all files: the tries of a call may be in two
+			if err != nil {
+				return err
+			}
 			for _, f := range files {
-				if err := replay(cfg, log, prices, f, cmd.OutOrStdout()); err != nil {
+				if err := replay(cfg, key, log, prices, f, cmd.OutOrStdout()); err != nil {
 					return fmt.Errorf("replay %s: %w", f, err)
 				}
 			}
@@ -60,12 +64,8 @@ keys are absent; time is the entry's startedDateTime.`,
 	return cmd
 }
 
-func replay(cfg *Config, log *slog.Logger, prices *pricing.Store, path string, w io.Writer) error {
+func replay(cfg *Config, key []byte, log *slog.Logger, prices *pricing.Store, path string, w io.Writer) error {
 	archive, err := har.Open(path)
-	if err != nil {
-		return err
-	}
-	key, err := cfg.key()
 	if err != nil {
 		return err
 	}

@@ -69,7 +69,7 @@ func TestReplay(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	if err := replay(cfg, log, prices, path, &out); err != nil {
+	if err := replay(cfg, []byte("key"), log, prices, path, &out); err != nil {
 		t.Fatal(err)
 	}
 	if strings.Contains(out.String(), "canary") {
@@ -108,5 +108,34 @@ func TestReplay(t *testing.T) {
 		if got := l.Time.Format("2006-01-02T15:04:05.000Z"); got != "2026-01-02T03:04:05.678Z" {
 			t.Errorf("record %d: time %s", i, got)
 		}
+	}
+}
+
+// The tries of one call are one group wherever in a run they stand, and another run's is
+// another.
+func TestReplayGroups(t *testing.T) {
+	entry := [4]string{"/v1/chat/completions", `{"model":"gpt-4o-mini","messages":[]}`, `{"id":"chatcmpl-1","model":"gpt-4o-mini"}`, ""}
+	files := []string{archive(t, entry), archive(t, entry)}
+	groups := func() (all []string) {
+		var out bytes.Buffer
+		cmd := replayCommand()
+		cmd.SetOut(&out)
+		cmd.SetArgs(files)
+		if err := cmd.Execute(); err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range strings.Split(strings.TrimSpace(out.String()), "\n") {
+			var m map[string]any
+			if err := json.Unmarshal([]byte(l), &m); err != nil {
+				t.Fatal(err)
+			}
+			group, _ := m["tollwire.retry.group"].(string)
+			all = append(all, group)
+		}
+		return all
+	}
+	first, second := groups(), groups()
+	if len(first) != 2 || first[0] == "" || first[0] != first[1] || first[0] == second[0] {
+		t.Errorf("groups %q, then %q", first, second)
 	}
 }
