@@ -61,7 +61,7 @@ type finder struct {
 	files  map[inode]*tapped // by real inode
 	stacks map[inode]stack   // of files without a target, as mounts show them
 	warned map[inode]bool    // files that could not be tapped, told once
-	unseen map[uint32]Unobservable
+	unseen map[uint32]unseen
 
 	suspect  chan suspect
 	examined *examined
@@ -79,7 +79,7 @@ const sweepEvery = 30 * time.Second
 func newFinder(t *Taps) *finder {
 	return &finder{
 		taps: t, log: t.log, known: make(map[inode]*tapped), files: make(map[inode]*tapped),
-		stacks: make(map[inode]stack), warned: make(map[inode]bool), unseen: make(map[uint32]Unobservable), suspect: make(chan suspect, 64),
+		stacks: make(map[inode]stack), warned: make(map[inode]bool), unseen: make(map[uint32]unseen), suspect: make(chan suspect, 64),
 		examined: newExamined(),
 	}
 }
@@ -165,6 +165,7 @@ func (f *finder) mapped(m mapping) {
 	if t != nil {
 		_, old = t.procs[m.pid]
 		t.procs[m.pid], as = struct{}{}, t.maps[m.seen]
+		f.observed(m)
 	}
 	f.mu.Unlock()
 	switch {
@@ -247,13 +248,13 @@ func (f *finder) look(m mapping) {
 	}
 	target, err := findTarget(file)
 	if err != nil {
-		f.learn(m, nil, as)
 		if errors.Is(err, errNoTarget) {
+			f.learn(m, nil, as)
 			f.suspectLater(m, file)
 			return
 		}
 		file.Close()
-		f.failed(m, err)
+		f.cannot(m, err)
 		return
 	}
 	defer file.Close()
@@ -288,6 +289,7 @@ func (f *finder) learn(m mapping, t *tapped, as fileState) {
 	if t != nil {
 		t.maps[m.seen] = as
 		t.procs[m.pid] = struct{}{}
+		f.observed(m)
 	}
 }
 
@@ -433,49 +435,50 @@ func (f *finder) sweep() {
 		case <-tick.C:
 		}
 		users := make(map[inode]map[uint32]struct{})
-		alive := make(map[uint32]bool)
 		eachMapping(f.taps.cfg.Proc, func(m mapping) {
-			alive[m.pid] = true
 			if users[m.seen] == nil {
 				users[m.seen] = make(map[uint32]struct{})
 			}
 			users[m.seen][m.pid] = struct{}{}
 			f.mapped(m)
 		})
-		f.mu.Lock()
-		var unused []link.Link // closed without the lock
-		for _, t := range f.files {
-			procs := make(map[uint32]struct{})
-			for seen := range t.maps {
-				for pid := range users[seen] {
-					procs[pid] = struct{}{}
-				}
-			}
-			t.procs = procs
-			if t.unused++; len(procs) > 0 {
-				t.unused = 0
-			}
-			if t.unused < 2 {
-				continue
-			}
-			unused = append(unused, f.release(t)...)
-		}
-		for seen, t := range f.known { // an inode that nobody maps may be another file's soon
-			if t == nil && users[seen] == nil {
-				delete(f.known, seen)
-				delete(f.stacks, seen)
-			}
-		}
-		for pid := range f.unseen {
-			if !alive[pid] {
-				delete(f.unseen, pid)
-			}
-		}
-		f.mu.Unlock()
-		if err := closeAll(unused); err != nil {
+		if err := closeAll(f.swept(users)); err != nil {
 			f.log.Warn("detach from files that nobody maps any more", "err", err)
 		}
 	}
+}
+
+// swept forgets what is over now that these map the files, and returns links to be closed.
+func (f *finder) swept(users map[inode]map[uint32]struct{}) (unused []link.Link) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, t := range f.files {
+		procs := make(map[uint32]struct{})
+		for seen := range t.maps {
+			for pid := range users[seen] {
+				procs[pid] = struct{}{}
+			}
+		}
+		t.procs = procs
+		if t.unused++; len(procs) > 0 {
+			t.unused = 0
+		}
+		if t.unused >= 2 {
+			unused = append(unused, f.release(t)...)
+		}
+	}
+	for seen, t := range f.known { // an inode that nobody maps may be another file's soon
+		if t == nil && users[seen] == nil {
+			delete(f.known, seen)
+			delete(f.stacks, seen)
+		}
+	}
+	for pid, u := range f.unseen { // a process of that number that maps other files is another one
+		if _, ok := users[u.file][pid]; !ok {
+			delete(f.unseen, pid)
+		}
+	}
+	return unused
 }
 
 // Attachment is one file that is tapped.

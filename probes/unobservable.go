@@ -18,25 +18,31 @@ type Unobservable struct {
 	Detail     string `json:"detail,omitempty"`
 }
 
+// unseen is a process that maps a file whose TLS no tap reads.
+type unseen struct {
+	Unobservable
+	file inode // as its mount shows it
+}
+
 // Unobservable returns the processes with TLS that no tap reads.
 func (t *Taps) Unobservable() (all []Unobservable) {
 	t.finder.mu.Lock()
 	defer t.finder.mu.Unlock()
 	for _, u := range t.finder.unseen {
-		all = append(all, u)
+		all = append(all, u.Unobservable)
 	}
 	return all
 }
 
 // stack is a TLS implementation that a file holds and no tap reads.
-type stack struct{ name, reason string }
+type stack struct{ name, reason, detail string }
 
 // byName knows libraries by their names.
 var byName = []struct {
 	prefix string
 	stack
 }{
-	{"libjvm.so", stack{"java", "no_tap"}},
+	{"libjvm.so", stack{name: "java", reason: "no_tap"}},
 }
 
 // byText knows what is linked in and stripped by the texts that it carries.
@@ -44,9 +50,9 @@ var byText = []struct {
 	text string
 	stack
 }{
-	{"aws-lc", stack{"aws-lc", "stripped"}},
-	{"BoringSSL", stack{"boringssl", "stripped"}},
-	{"rustls-", stack{"rustls", "stripped"}},
+	{"aws-lc", stack{name: "aws-lc", reason: "stripped"}},
+	{"BoringSSL", stack{name: "boringssl", reason: "stripped"}},
+	{"rustls-", stack{name: "rustls", reason: "stripped"}},
 }
 
 // Files under minStripped hold no TLS stack of their own; of larger ones at most
@@ -225,7 +231,7 @@ func (f *finder) explain(m mapping) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if k, ok := f.stacks[m.seen]; ok {
-		f.unseen[m.pid] = Unobservable{PID: m.pid, Executable: m.path, Stack: k.name, Reason: k.reason}
+		f.notSeen(m, k)
 	}
 }
 
@@ -240,5 +246,25 @@ func (f *finder) failed(m mapping, err error) {
 		f.warned[m.seen] = true
 		f.log.Warn("cannot tap", "path", m.path, "pid", m.pid, "err", err)
 	}
-	f.unseen[m.pid] = Unobservable{PID: m.pid, Executable: m.path, Stack: "unknown", Reason: "attach_failed", Detail: err.Error()}
+	f.notSeen(m, stack{"unknown", "attach_failed", err.Error()})
+}
+
+// cannot notes a file that can never be tapped, for whoever else maps it, too.
+func (f *finder) cannot(m mapping, err error) {
+	f.failed(m, err)
+	f.learn(m, nil, fileState{})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stacks[m.seen] = stack{"unknown", "attach_failed", err.Error()}
+}
+
+func (f *finder) notSeen(m mapping, k stack) {
+	f.unseen[m.pid] = unseen{Unobservable{PID: m.pid, Executable: m.path, Stack: k.name, Reason: k.reason, Detail: k.detail}, m.seen}
+}
+
+// observed takes back what was noted of a process when this file of its was not tapped.
+func (f *finder) observed(m mapping) {
+	if u, ok := f.unseen[m.pid]; ok && u.file == m.seen {
+		delete(f.unseen, m.pid)
+	}
 }

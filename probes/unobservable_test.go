@@ -1,0 +1,62 @@
+package probes
+
+import (
+	"errors"
+	"log/slog"
+	"testing"
+)
+
+// TestUnobservable: a process is named while a file of its is not tapped, and no longer.
+func TestUnobservable(t *testing.T) {
+	f := newFinder(newTaps(Config{Logger: slog.New(slog.DiscardHandler), Proc: t.TempDir()}))
+	lib, other := inode{1, 2}, inode{1, 3}
+	first, second := mapping{pid: 42, seen: lib, path: "/lib"}, mapping{pid: 43, seen: lib, path: "/lib"}
+	want := func(what string, pids ...uint32) {
+		t.Helper()
+		named := f.unseen
+		if len(named) != len(pids) {
+			t.Errorf("%s: %v, want %v", what, named, pids)
+		}
+		for _, pid := range pids {
+			if u := named[pid]; u.PID != pid || u.Reason != "attach_failed" || u.Executable != "/lib" || u.Detail != "no" {
+				t.Errorf("%s: %+v", what, u)
+			}
+		}
+	}
+	users := func(of inode, pids ...uint32) map[inode]map[uint32]struct{} {
+		all := map[inode]map[uint32]struct{}{of: {}}
+		for _, pid := range pids {
+			all[of][pid] = struct{}{}
+		}
+		return all
+	}
+	f.failed(first, errors.New("no"))
+	f.failed(second, errors.New("no"))
+	want("both fail", 42, 43)
+	f.swept(users(lib, 42, 43))
+	want("both go on", 42, 43)
+
+	tap := &tapped{procs: make(map[uint32]struct{}), maps: make(map[inode]fileState)}
+	f.learn(first, tap, fileState{})
+	want("the first is tapped", 43)
+	f.mapped(second)
+	want("and so is the second")
+
+	f.failed(first, errors.New("no"))
+	f.learn(mapping{pid: 42, seen: other, path: "/other"}, tap, fileState{})
+	want("another file of its is tapped", 42)
+	f.swept(users(other, 42))
+	want("the number is another process's")
+}
+
+// TestUnreadable: of a file that cannot be tapped every process is named that maps it.
+func TestUnreadable(t *testing.T) {
+	f := newFinder(newTaps(Config{Logger: slog.New(slog.DiscardHandler), Proc: t.TempDir()}))
+	m := mapping{pid: 42, seen: inode{1, 2}, path: "/program"}
+	f.cannot(m, errors.New("no"))
+	m.pid = 43
+	f.mapped(m)
+	if len(f.unseen) != 2 || f.unseen[43].Detail != "no" || f.unseen[43].Reason != "attach_failed" {
+		t.Errorf("%+v", f.unseen)
+	}
+}
