@@ -107,7 +107,11 @@ func (f *finder) start(ctx context.Context) error {
 	}
 	f.scan()
 	if f.watch != nil {
-		f.wg.Go(func() { f.watch.run(f.mapped, f.scan) })
+		f.wg.Go(func() {
+			if err := f.watch.run(f.mapped, f.scan); err != nil {
+				f.log.Error("programs that start are found by scanning only", "err", err)
+			}
+		})
 	}
 	f.wg.Go(f.sweep)
 	f.wg.Go(f.suspects)

@@ -16,7 +16,8 @@ import (
 )
 
 // mmapWatch hears of every new mapping on the machine: PERF_RECORD_MMAP2 of a dummy
-// software event on each CPU. It needs no kprobes and sees dlopen.
+// software event on each CPU. It needs no kprobes and sees dlopen. What starts on a CPU
+// that came online later is found by the sweep.
 type mmapWatch struct {
 	rings []mmapRing
 	epoll int
@@ -98,9 +99,9 @@ func onlineCPUs() (cpus []int, err error) {
 // hurried is the nice value of the thread that looks at new mappings.
 const hurried = -10
 
-// run hands every new executable mapping to f until close. When the kernel had no
-// room for some, rescan is called.
-func (w *mmapWatch) run(f func(mapping), rescan func()) {
+// run hands every new executable mapping to f until close, or until it cannot go on. When
+// the kernel had no room for some, rescan is called.
+func (w *mmapWatch) run(f func(mapping), rescan func()) error {
 	// A program's first request is milliseconds away: on a busy machine, too, this goes
 	// first, where CAP_SYS_NICE or the limits allow it. There is little to do, and seldom.
 	runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
@@ -112,12 +113,11 @@ func (w *mmapWatch) run(f func(mapping), rescan func()) {
 			continue
 		}
 		if err != nil {
-			return
+			return fmt.Errorf("wait for mappings: %w", err)
 		}
 		for _, e := range events[:n] {
 			if e.Fd < 0 {
-				w.free()
-				return
+				return w.free()
 			}
 			if w.rings[e.Fd].read(f) {
 				rescan()
