@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 
@@ -124,6 +125,7 @@ func Check(ctx context.Context, cfg Config) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
+	unlocked := memlockIsInfinite()
 	_ = rlimit.RemoveMemlock() // needed before 5.11, where maps fail without
 	c := &checker{cfg: cfg, Report: &Report{
 		Kernel:  release,
@@ -133,7 +135,8 @@ func Check(ctx context.Context, cfg Config) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.capabilities(held)
+	c.uprobe = tryUprobe()
+	c.capabilities(held, unlocked)
 	c.kernel()
 	taps := c.taps()
 	defer taps.free()
@@ -143,8 +146,9 @@ func Check(ctx context.Context, cfg Config) (*Report, error) {
 
 type checker struct {
 	*Report
-	cfg  Config
-	full bool // every capability that this kernel needs is held
+	cfg    Config
+	uprobe error // of the trial
+	full   bool  // every capability that this kernel needs is held
 }
 
 // feature notes the outcome of a trial.
@@ -195,12 +199,7 @@ func (c *checker) kernel() {
 	_, err := os.Stat("/sys/kernel/btf/vmlinux")
 	c.feature("BTF of the kernel", err, "nothing is captured: kernel structs are read by CO-RE", "a kernel with CONFIG_DEBUG_INFO_BTF=y; check that /sys is mounted")
 	c.feature("ring buffer", features.HaveMapType(ebpf.RingBuf), "nothing is captured", old+"5.8 or later")
-	next := "a kernel with CONFIG_UPROBE_EVENTS=y and CONFIG_PERF_EVENTS=y"
-	uprobe := tryUprobe()
-	if errors.Is(uprobe, unix.EACCES) {
-		next = "CAP_SYS_ADMIN: since CVE-2025-38466 (July 2025) kernels without uprobe_multi ask for it; or a kernel from 6.6 on"
-	}
-	c.feature(featureUprobes, uprobe, "no TLS is read", next)
+	c.feature(featureUprobes, c.uprobe, "no TLS is read", "a kernel with CONFIG_UPROBE_EVENTS=y and CONFIG_PERF_EVENTS=y")
 	c.feature("uprobe_multi", features.HaveBPFLinkUprobeMulti(), "a perf event for each function: attaching takes longer", old+"6.6 or later")
 	c.feature("probe cookies", features.HaveProgramHelper(ebpf.Kprobe, asm.FnGetAttachCookie), "an answer without a stated length ends when its session is freed (OpenSSL 1.1.1 and 3.0)", old+"5.15 or later")
 	c.feature("bpf_loop", features.HaveProgramHelper(ebpf.Kprobe, asm.FnLoop), "of one call 384 KiB are read; all of an HTTP/2 connection crosses", old+"5.17 or later")
@@ -325,9 +324,51 @@ func heldCapabilities() (uint64, error) {
 	return uint64(data[0].Effective) | uint64(data[1].Effective)<<32, nil
 }
 
-func (c *checker) capabilities(held uint64) {
+// admin reports whether uprobes want CAP_SYS_ADMIN, by trying them without it. Where the
+// capabilities that they want at least are missing, that is not to be told.
+func (c *checker) admin(held uint64) bool {
+	const least = 1<<unix.CAP_BPF | 1<<unix.CAP_PERFMON
+	if held&least != least || features.HaveBPFLinkUprobeMulti() == nil {
+		return false
+	}
+	err := c.uprobe
+	if held>>unix.CAP_SYS_ADMIN&1 != 0 {
+		tried := make(chan error)
+		go func() {
+			runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+			if err := dropEffective(unix.CAP_SYS_ADMIN); err != nil {
+				tried <- err
+				return
+			}
+			tried <- tryUprobe()
+		}()
+		err = <-tried
+	}
+	return errors.Is(err, unix.EACCES)
+}
+
+// dropEffective takes a capability from this thread's effective set.
+func dropEffective(bit uint) error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return fmt.Errorf("ask for own capabilities: %w", err)
+	}
+	data[bit/32].Effective &^= 1 << (bit % 32)
+	if err := unix.Capset(&header, &data[0]); err != nil {
+		return fmt.Errorf("drop a capability: %w", err)
+	}
+	return nil
+}
+
+func memlockIsInfinite() bool {
+	var l unix.Rlimit
+	return unix.Getrlimit(unix.RLIMIT_MEMLOCK, &l) == nil && l.Cur == unix.RLIM_INFINITY
+}
+
+func (c *checker) capabilities(held uint64, unlocked bool) {
 	has := func(bit uint) bool { return held>>bit&1 != 0 }
-	modern, locked := c.atLeast(5, 8), !c.atLeast(5, 11)
+	locked := !c.atLeast(5, 11) && !unlocked
 	c.full = true
 	for _, k := range []struct {
 		bit     uint
@@ -337,12 +378,12 @@ func (c *checker) capabilities(held uint64) {
 		use     string
 		without string
 	}{
-		{unix.CAP_BPF, "CAP_BPF", modern, true, "load programs, make maps", "nothing is captured"},
-		{unix.CAP_PERFMON, "CAP_PERFMON", modern, true, "attach programs, read memory in them, hear of new mappings", "nothing is captured"},
+		{unix.CAP_BPF, "CAP_BPF", true, true, "load programs, make maps", "nothing is captured"},
+		{unix.CAP_PERFMON, "CAP_PERFMON", true, true, "attach programs, read memory in them, hear of new mappings", "nothing is captured"},
 		{unix.CAP_SYS_PTRACE, "CAP_SYS_PTRACE", true, false, "look at other users' processes: maps, executable, files", "programs of other users are not found or named"},
 		{unix.CAP_DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH", true, false, "read files of other users", "libraries in closed folders are not tapped, a program's OTEL_SERVICE_NAME is not read"},
-		{unix.CAP_CHECKPOINT_RESTORE, "CAP_CHECKPOINT_RESTORE", modern, true, "open mapped files by /proc/PID/map_files", "files that were deleted or replaced under a running program are not tapped"},
-		{unix.CAP_SYS_ADMIN, "CAP_SYS_ADMIN", !modern, false, "kernels before 5.8: in place of CAP_BPF, CAP_PERFMON and CAP_CHECKPOINT_RESTORE", "nothing is captured"},
+		{unix.CAP_CHECKPOINT_RESTORE, "CAP_CHECKPOINT_RESTORE", c.atLeast(5, 9), true, "open mapped files by /proc/PID/map_files", "files that were deleted or replaced under a running program are not tapped"},
+		{unix.CAP_SYS_ADMIN, "CAP_SYS_ADMIN", c.admin(held), false, "kernels before 6.6 with the fix of CVE-2025-38466: attach uprobes", "no TLS is read"},
 		{unix.CAP_SYS_RESOURCE, "CAP_SYS_RESOURCE", locked, false, "kernels before 5.11: lock memory for maps", "maps may not fit RLIMIT_MEMLOCK, and then nothing is captured"},
 	} {
 		one := Capability{Name: k.name, Held: has(k.bit), Needed: k.needed, For: k.use}
@@ -353,7 +394,7 @@ func (c *checker) capabilities(held uint64) {
 			c.full = false
 			short := strings.TrimPrefix(k.name, "CAP_")
 			one.Without = k.without
-			one.Next = fmt.Sprintf("systemd: AmbientCapabilities=%s; a pod: securityContext.capabilities.add: [%s]; else run as root", k.name, short)
+			one.Next = fmt.Sprintf("systemd: %s in CapabilityBoundingSet; a pod: securityContext.capabilities.add: [%s]; else run as root", k.name, short)
 		}
 		c.Capabilities = append(c.Capabilities, one)
 	}

@@ -94,6 +94,36 @@ func TestCheckNamesWhatIsMissing(t *testing.T) {
 	}
 }
 
+// TestCheckKnowsWhatUprobesWant: with the capabilities that deploy/ gives, either all is
+// there or CAP_SYS_ADMIN is named, and with that all is there. Kernels before 6.6 with the
+// fix of CVE-2025-38466 want it.
+func TestCheckKnowsWhatUprobesWant(t *testing.T) {
+	asRoot(t)
+	look := func(r *probes.Report) (uprobes probes.Feature, admin probes.Capability) {
+		for _, f := range r.Features {
+			if f.Name == "uprobes" {
+				uprobes = f
+			}
+		}
+		for _, k := range r.Capabilities {
+			if k.Name == "CAP_SYS_ADMIN" {
+				admin = k
+			}
+		}
+		return uprobes, admin
+	}
+	r := check(t, "all,+bpf,+perfmon,+sys_ptrace,+dac_read_search,+checkpoint_restore,+sys_resource")
+	uprobes, admin := look(r)
+	t.Logf("%s: uprobes %+v, %+v", r.Kernel, uprobes, admin)
+	if there := uprobes.State == probes.Yes; admin.Held || admin.Needed == there || (admin.Without == "") != there || (admin.Next == "") != there {
+		t.Error("want uprobes, or CAP_SYS_ADMIN to be named")
+	}
+	uprobes, withIt := look(check(t, "net_admin"))
+	if uprobes.State != probes.Yes || !withIt.Held || withIt.Needed != admin.Needed || withIt.Without != "" {
+		t.Errorf("with it: uprobes %+v, %+v", uprobes, withIt)
+	}
+}
+
 // TestCheckWithoutAnything: with no privileges at all the report still comes.
 func TestCheckWithoutAnything(t *testing.T) {
 	var r *probes.Report
