@@ -41,6 +41,7 @@ type tapped struct {
 	maps     map[inode]fileState // how mounts show it, and as what it was tapped
 	unused   int                 // sweeps in a row in which nobody mapped it
 	writes   int32               // watch descriptor
+	lease    *os.File            // nil where there is none
 	released bool
 }
 
@@ -100,7 +101,7 @@ func (f *finder) start(ctx context.Context) error {
 	}
 	if f.written != nil {
 		f.wg.Go(func() {
-			if err := f.written.run(f.rewritten); !errors.Is(err, os.ErrClosed) {
+			if err := f.written.run(f.rewritten); err != nil {
 				f.log.Warn("files that are written to in place are told when they are mapped again", "err", err)
 			}
 		})
@@ -130,17 +131,26 @@ func (f *finder) stop() error {
 	f.wg.Wait()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var all []link.Link
-	for _, t := range f.files {
-		all = append(all, t.links...)
-	}
-	errs = append(errs, closeAll(all))
+	errs = append(errs, detach(slices.Collect(maps.Values(f.files))...))
 	clear(f.files)
 	clear(f.known)
 	if f.real != nil {
 		errs = append(errs, f.real.close())
 	}
 	return errors.Join(errs...)
+}
+
+// detach takes the taps off files, and then lets who waits for it write to them.
+func detach(files ...*tapped) error {
+	var all []link.Link
+	for _, t := range files {
+		all = append(all, t.links...)
+	}
+	err := closeAll(all)
+	for _, t := range files {
+		t.lease.Close() // nil has nothing to close
+	}
+	return err
 }
 
 // closeAll closes links side by side: the kernel waits at each, and so once.
@@ -201,18 +211,21 @@ func (f *finder) rewritten(t *tapped) {
 	f.attaching.Lock()
 	defer f.attaching.Unlock()
 	f.mu.Lock()
-	links := f.release(t)
+	mine := f.release(t)
 	f.mu.Unlock()
+	if !mine {
+		return
+	}
 	f.log.Debug("written to", "path", t.Path, "inode", t.Inode)
-	if err := closeAll(links); err != nil {
+	if err := detach(t); err != nil {
 		f.log.Warn("detach from a file that was written to", "path", t.Path, "err", err)
 	}
 }
 
-// release forgets a file and returns its links, which are to be closed without the lock.
-func (f *finder) release(t *tapped) []link.Link {
+// release forgets a file, and reports whether it is the caller's to detach, without the lock.
+func (f *finder) release(t *tapped) bool {
 	if t.released {
-		return nil
+		return false
 	}
 	t.released = true
 	if f.files[t.real] == t {
@@ -222,7 +235,7 @@ func (f *finder) release(t *tapped) []link.Link {
 		delete(f.known, seen)
 	}
 	f.unwatch(t)
-	return t.links
+	return true
 }
 
 func (f *finder) unwatch(t *tapped) {
@@ -325,16 +338,18 @@ func (f *finder) attach(m mapping, file *os.File, target *target, as fileState) 
 	}
 	if f.written != nil {
 		if err := f.written.add(file, t); err != nil {
-			f.log.Debug("is told when it is mapped again", "path", m.path, "err", err)
+			f.log.Debug("who writes to it is not held off", "path", m.path, "err", err)
 		}
 	}
 	// What is written from here on is heard of, and what was written before shows.
 	if now, err := stateOf(file, m.seen); err != nil || now != as {
 		f.unwatch(t)
+		t.lease.Close()
 		return nil, cmp.Or(err, errWritten)
 	}
 	if t.links, err = f.taps.attachFile(file, target); err != nil {
 		f.unwatch(t)
+		t.lease.Close()
 		return nil, err
 	}
 	for _, h := range target.hooks {
@@ -446,14 +461,14 @@ func (f *finder) sweep() {
 			users[m.seen][m.pid] = struct{}{}
 			f.mapped(m)
 		})
-		if err := closeAll(f.swept(users)); err != nil {
+		if err := detach(f.swept(users)...); err != nil {
 			f.log.Warn("detach from files that nobody maps any more", "err", err)
 		}
 	}
 }
 
-// swept forgets what is over now that these map the files, and returns links to be closed.
-func (f *finder) swept(users map[inode]map[uint32]struct{}) (unused []link.Link) {
+// swept forgets what is over now that these map the files, and returns those to be detached from.
+func (f *finder) swept(users map[inode]map[uint32]struct{}) (unused []*tapped) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, t := range f.files {
@@ -467,8 +482,8 @@ func (f *finder) swept(users map[inode]map[uint32]struct{}) (unused []link.Link)
 		if t.unused++; len(procs) > 0 {
 			t.unused = 0
 		}
-		if t.unused >= 2 {
-			unused = append(unused, f.release(t)...)
+		if t.unused >= 2 && f.release(t) {
+			unused = append(unused, t)
 		}
 	}
 	for seen, t := range f.known { // an inode that nobody maps may be another file's soon

@@ -2,8 +2,10 @@ package probes
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -11,13 +13,19 @@ import (
 
 // writeWatch hears of writes to files that are tapped. A probe keeps the instruction
 // that stood where it stands: when the file is written to in place, what runs there next
-// is not what the file says, and a program crashes. So probes go as soon as the writing
-// begins; the kernel takes some 100 ms for it, and what is started before may crash.
+// is not what the file says, and a program crashes. So probes have to go before the file
+// is started again, and the kernel takes some 100 ms to take them off.
+//
+// A read lease makes whoever opens the file for writing wait until the probes are gone.
+// The kernel gives one to the file's owner. Writes to other files are heard of by inotify
+// as they begin: what is started within these 100 ms may crash.
 type writeWatch struct {
 	inotify *os.File
-	mu      sync.Mutex
-	fd      int               // inotify's; -1 when it is closed
-	files   map[int32]*tapped // by watch descriptor
+	broken  chan os.Signal // there are leases to give back
+
+	mu    sync.Mutex
+	fd    int               // inotify's; -1 when it is closed
+	files map[int32]*tapped // by watch descriptor
 }
 
 func watchWrites() (*writeWatch, error) {
@@ -25,22 +33,42 @@ func watchWrites() (*writeWatch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make inotify: %w", err)
 	}
-	return &writeWatch{inotify: os.NewFile(uintptr(fd), "inotify"), fd: fd, files: make(map[int32]*tapped)}, nil
+	w := &writeWatch{
+		inotify: os.NewFile(uintptr(fd), "inotify"), broken: make(chan os.Signal, 1),
+		fd: fd, files: make(map[int32]*tapped),
+	}
+	signal.Notify(w.broken, unix.SIGIO)
+	return w, nil
 }
 
 // add watches the open file, which is t's.
 func (w *writeWatch) add(file *os.File, t *tapped) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	path := fmt.Sprintf("/proc/self/fd/%d", file.Fd())
 	// A truncation is a write, too.
-	wd, err := unix.InotifyAddWatch(w.fd, fmt.Sprintf("/proc/self/fd/%d", file.Fd()), unix.IN_MODIFY)
+	wd, err := unix.InotifyAddWatch(w.fd, path, unix.IN_MODIFY)
 	if err != nil {
 		return fmt.Errorf("watch for writes: %w", err)
 	}
 	w.files[int32(wd)], t.writes = t, int32(wd)
-	return nil
+	t.lease, err = takeLease(path)
+	return err
 }
 
+func takeLease(path string) (*os.File, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open for a lease: %w", err)
+	}
+	if _, err := unix.FcntlInt(file.Fd(), unix.F_SETLEASE, unix.F_RDLCK); err != nil {
+		file.Close()
+		return nil, fmt.Errorf("take a lease: %w", err)
+	}
+	return file, nil
+}
+
+// remove ends the watching. The lease is given back by closing it, when the probes are gone.
 func (w *writeWatch) remove(t *tapped) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -50,12 +78,24 @@ func (w *writeWatch) remove(t *tapped) {
 	}
 }
 
-// run calls written with every file that is written to, until close. When the kernel had
-// no room for some, these are all that are watched.
+// run calls written with every file that is written to, or is to be, until close. When the
+// kernel had no room for some, these are all that are watched.
 func (w *writeWatch) run(written func(*tapped)) error {
+	var leases sync.WaitGroup
+	defer leases.Wait()
+	leases.Go(func() {
+		for range w.broken {
+			for _, t := range w.wanted() {
+				written(t)
+			}
+		}
+	})
 	buf := make([]byte, 4096)
 	for {
 		n, err := w.inotify.Read(buf)
+		if errors.Is(err, os.ErrClosed) {
+			return nil
+		}
 		if err != nil {
 			return fmt.Errorf("read inotify: %w", err)
 		}
@@ -67,6 +107,21 @@ func (w *writeWatch) run(written func(*tapped)) error {
 			}
 		}
 	}
+}
+
+// wanted returns the files whose leases are asked back.
+func (w *writeWatch) wanted() (files []*tapped) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, t := range w.files {
+		if t.lease == nil {
+			continue
+		}
+		if is, err := unix.FcntlInt(t.lease.Fd(), unix.F_GETLEASE, 0); err == nil && is == unix.F_UNLCK {
+			files = append(files, t)
+		}
+	}
+	return files
 }
 
 func (w *writeWatch) of(wd int32, mask uint32) (files []*tapped) {
@@ -82,6 +137,8 @@ func (w *writeWatch) of(wd int32, mask uint32) (files []*tapped) {
 
 // close ends run.
 func (w *writeWatch) close() error {
+	signal.Stop(w.broken)
+	close(w.broken)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.fd = -1

@@ -11,7 +11,7 @@ import (
 	"github.com/tollwire/tollwire/flow"
 )
 
-// TestWritten: a tapped program is written anew in place and started soon after. Where the
+// TestWritten: a tapped program is written anew in place and started at once. Where the
 // probes stood is other code by then, which runs as it was written; and it is tapped.
 func TestWritten(t *testing.T) {
 	anyWay(t)
@@ -28,19 +28,19 @@ func TestWritten(t *testing.T) {
 		}
 	}
 	const found = "500000" // microseconds, in which it is tapped
-	for round := range 6 {
+	for round := range 8 {
 		id := fmt.Sprintf("written-%d", round)
-		unheard := round > 3 // as where the kernel gives no inotify: the first to start shows it
-		if unheard {
-			c.taps.finder.deaf(program)
-		}
+		leased, heard := round < 4, round < 6
+		c.taps.finder.leave(program, leased, heard)
 		if err := os.WriteFile(program, versions[round%2], 0o755); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Second) // the kernel takes some 100 ms to take probes off
+		if !leased { // the kernel takes some 100 ms to take probes off
+			time.Sleep(time.Second)
+		}
 		for _, wait := range []string{"0", found} {
 			out, err := exec.Command(program, id+"-after-"+wait, wait).CombinedOutput()
-			if unheard && wait == "0" {
+			if !heard && wait == "0" { // shows that the file is another, and may suffer
 				time.Sleep(time.Second)
 				continue
 			}
@@ -61,12 +61,19 @@ func TestWritten(t *testing.T) {
 	}
 }
 
-// deaf has the finder not hear of writes to a file that is tapped.
-func (f *finder) deaf(path string) {
+// leave takes the lease of a tapped file, as where it is another user's, or has the finder
+// not hear of writes to it, as where there is no inotify.
+func (f *finder) leave(path string, lease, heard bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, t := range f.files {
-		if t.Path == path {
+		if t.Path != path {
+			continue
+		}
+		if !lease {
+			t.lease.Close()
+		}
+		if !heard {
 			f.written.remove(t)
 		}
 	}
