@@ -86,7 +86,7 @@ type Sockets struct {
 type Process struct {
 	PID     uint32 `json:"pid"`
 	Name    string `json:"name"`
-	TLS     string `json:"tls"`     // openssl, gotls, gnutls, nss, java, boringssl, aws-lc, rustls
+	TLS     string `json:"tls"`     // openssl, gotls, gnutls, nss, java, mbedtls, wolfssl, s2n, boringssl, aws-lc, rustls
 	Library string `json:"library"` // the file that holds it, as the process sees it
 	Seen    bool   `json:"seen"`
 	Reason  string `json:"reason,omitempty"` // stripped, no_tap, attach_failed, not_loaded, unreadable
@@ -533,7 +533,7 @@ func (c *checker) look(ctx context.Context, f *finder, m mapping, byReal map[ino
 	switch {
 	case errors.Is(err, errNoTarget):
 		k, ok := named(m.path)
-		if !ok && !strings.Contains(filepath.Base(m.path), ".so") && !isGo(file) {
+		if !ok && mayCarry(m.path) && !isGo(file) {
 			k, ok = inText(file, ctx.Done())
 		}
 		if ok && k.reason == "stripped" {

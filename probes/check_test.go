@@ -3,8 +3,10 @@ package probes_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -195,6 +197,63 @@ func TestCheckSeesProcesses(t *testing.T) {
 	}
 	if after > before {
 		t.Errorf("%d links before, %d after", before, after)
+	}
+}
+
+// TestCheckNamesLibraries: TLS that no tap reads is named by the library that has it.
+func TestCheckNamesLibraries(t *testing.T) {
+	asRoot(t)
+	code, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	boring := make([]byte, 4<<20)
+	copy(boring[1<<20:], "third_party/BoringSSL")
+	want := map[string][2]string{
+		"libmbedtls.so.14": {"mbedtls", "no_tap"}, "libwolfssl.so.35": {"wolfssl", "no_tap"}, "libs2n.so.1": {"s2n", "no_tap"},
+		"cygrpc.cpython-312-x86_64-linux-gnu.so": {"boringssl", "stripped"}, "libnetty_tcnative_linux_x86_6412345.so": {"boringssl", "stripped"},
+		"libother.so": {},
+	}
+	args := []string{"-c", `import mmap, os, sys
+maps = [mmap.mmap(os.open(p, os.O_RDONLY), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ|mmap.PROT_EXEC) for p in sys.argv[1:]]
+print("ready", flush=True); sys.stdin.read()`}
+	dir := t.TempDir()
+	for name, w := range want {
+		b := boring
+		if w[1] == "no_tap" {
+			b = code[:4096]
+		}
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, b, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		args = append(args, path)
+	}
+	cmd := exec.Command("python3", args...)
+	in, err1 := cmd.StdinPipe()
+	out, err2 := cmd.StdoutPipe()
+	if err := errors.Join(err1, err2, cmd.Start()); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer in.Close()
+	if _, err := out.Read(make([]byte, 8)); err != nil {
+		t.Fatal(err)
+	}
+	r, err := probes.Check(t.Context(), probes.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := make(map[string][2]string)
+	for _, p := range r.Processes {
+		if filepath.Dir(p.Library) == dir {
+			found[filepath.Base(p.Library)] = [2]string{p.TLS, p.Reason}
+		}
+	}
+	for name, w := range want {
+		if found[name] != w {
+			t.Errorf("%s: %v, want %v", name, found[name], w)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -13,7 +14,7 @@ import (
 type Unobservable struct {
 	PID        uint32 `json:"pid"`
 	Executable string `json:"executable"` // the file whose TLS it is
-	Stack      string `json:"stack"`      // gnutls, nss, java, boringssl, aws-lc, rustls
+	Stack      string `json:"stack"`      // gnutls, nss, java, mbedtls, wolfssl, s2n, boringssl, aws-lc, rustls
 	Reason     string `json:"reason"`     // stripped, no_tap, attach_failed
 	Detail     string `json:"detail,omitempty"`
 }
@@ -43,6 +44,20 @@ var byName = []struct {
 	stack
 }{
 	{"libjvm.so", stack{name: "java", reason: "no_tap"}},
+	{"libmbedtls.so", stack{name: "mbedtls", reason: "no_tap"}},
+	{"libwolfssl.so", stack{name: "wolfssl", reason: "no_tap"}},
+	{"libs2n.so", stack{name: "s2n", reason: "no_tap"}},
+}
+
+// carriers are libraries with a TLS stack linked in, by how their names begin: gRPC's of
+// Python, Netty's of Java.
+var carriers = []string{"cygrpc.", "libnetty_tcnative"}
+
+// mayCarry reports whether a file may have a stack linked in. Programs may; a library is
+// its programs' to name, but for carriers.
+func mayCarry(path string) bool {
+	base := filepath.Base(path)
+	return !strings.Contains(base, ".so") || slices.ContainsFunc(carriers, func(c string) bool { return strings.HasPrefix(base, c) })
 }
 
 // byText knows what is linked in and stripped by the texts that it carries.
@@ -205,9 +220,8 @@ func (f *finder) suspectLater(m mapping, file *os.File) {
 		f.explain(m)
 		return
 	}
-	// Only programs carry a stack of their own; a library is its programs' to name. A
-	// Go program's is crypto/tls, whatever texts it carries.
-	if strings.Contains(filepath.Base(m.path), ".so") || isGo(file) {
+	// A Go program's stack is crypto/tls, whatever texts it carries.
+	if !mayCarry(m.path) || isGo(file) {
 		file.Close()
 		return
 	}
