@@ -105,7 +105,7 @@ prices: ## Make the default price book anew from genai-prices' data
 	  --date 2026-08-21 --source "pydantic/genai-prices 47df840a (MIT)"
 
 # What is the same on every kernel, loads the taps anew or builds programs is left to test-root.
-KERNEL_TESTS := Stock|CheckKnows|Socket|CipherTap|Missed|Uring|Peer|Plain|Peek|OpenSSL$$|Download|Verdict|OneFile|HTTP2|GnuTLS$$|NSS|EndOf
+KERNEL_TESTS := Stock|CheckKnows|Written|Socket|CipherTap|Missed|Uring|Peer|Plain|Peek|OpenSSL$$|Download|Verdict|OneFile|HTTP2|GnuTLS$$|NSS|EndOf
 
 .PHONY: test-kernels
 test-kernels: setup ## Run the taps' tests on Debian's kernels under QEMU, on each way to the sockets
