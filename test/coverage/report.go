@@ -180,6 +180,17 @@ it says so.
 			fmt.Fprintf(&b, "\n%s could not be run here: %s\n", r.name, reason)
 		}
 	}
+	bad, closing := verdict(rows)
+	fmt.Fprintf(&b, "\n%s", closing)
+	if len(bad) > 0 {
+		b.WriteString("; what was not as it must be:\n")
+	} else {
+		b.WriteString("; all of it as it must be.\n")
+	}
+	for _, what := range bad {
+		what, _, _ = strings.Cut(what, "\n")
+		fmt.Fprintf(&b, "- %s\n", what)
+	}
 	assembly(&b, set)
 	return b.Bytes()
 }
