@@ -21,7 +21,7 @@ func TestOverLimitSaysSo(t *testing.T) {
 		{Provider: "openai", PromptBytes: 1 << 20, Sim: "tokens=10"},
 		{Provider: "openai", PromptBytes: 100, Sim: "body=1048576"},
 		{Provider: "openai", PromptBytes: 100, Sim: "tokens=10"},
-		{Provider: "openai", PromptBytes: 100, Stream: true, Sim: "body=1048576;size=200;rate=200000"},
+		{Provider: "openai", PromptBytes: 100, Stream: true, Sim: "body=524288;size=200;rate=50000"},
 	}}))
 	var said []string
 	for _, r := range of("client", s.await(a, "client", 4)) {
