@@ -27,11 +27,11 @@ type examined struct {
 // maxExamined bounds the large files that are remembered.
 const maxExamined = 4096
 
-// fileState is a file as it was when it was looked through. The time is that of the
-// inode's last change, which nobody can set.
+// fileState is a file as it was when it was looked through. The time is that of the last
+// write. Its owner may set that, but the inode's own would change with every new link.
 type fileState struct {
 	inode
-	size, changed int64
+	size, written int64
 }
 
 // build tells files that a linker wrote; size is in bytes, as runtimes put programs
@@ -59,7 +59,7 @@ func stateOf(file *os.File, real inode) (fileState, error) {
 	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
 		return fileState{}, fmt.Errorf("stat mapped file: %w", err)
 	}
-	return fileState{real, st.Size, st.Ctim.Nano()}, nil
+	return fileState{real, st.Size, st.Mtim.Nano()}, nil
 }
 
 // sameBuild returns what was found in a file of the same build.
