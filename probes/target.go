@@ -189,7 +189,8 @@ func (t *target) shareBody(r io.ReaderAt, known map[string]function, plainName, 
 	t.hooks = slices.DeleteFunc(t.hooks, func(h hook) bool { return h.program == plainProgram && len(h.sites) == 0 })
 }
 
-// findSymbols returns the ranges in the file of the named functions that it defines.
+// findSymbols returns the ranges in the file of the named functions that it defines. What
+// a program exports may be a part of what it has linked in: what its libraries refer to.
 func findSymbols(f *elfFile, names []string) (map[string]function, error) {
 	ranges := make(map[string]function)
 	for _, t := range [][2]string{{".dynsym", ".dynstr"}, {".symtab", ".strtab"}} {
@@ -198,11 +199,14 @@ func findSymbols(f *elfFile, names []string) (map[string]function, error) {
 			return nil, err
 		}
 		for name, fn := range found {
+			if _, exported := ranges[name]; exported {
+				continue
+			}
 			if off, ok := fileOffset(f.File, fn.start); ok {
 				ranges[name] = function{off, off + fn.end - fn.start}
 			}
 		}
-		if len(ranges) > 0 { // what is exported is all there is
+		if len(ranges) == len(names) {
 			break
 		}
 	}

@@ -6,12 +6,61 @@ import (
 	"encoding/binary"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 	"testing"
 
+	"github.com/tollwire/tollwire/flow"
 	"github.com/tollwire/tollwire/probes/signature"
 )
+
+// linked makes a C program with what args name linked in.
+func linked(t *testing.T, source string, args ...string) string {
+	t.Helper()
+	bin := filepath.Join(t.TempDir(), "linked")
+	cmd := exec.Command("gcc", append([]string{"-o", bin, "-xc", "-", "-xnone"}, args...)...)
+	cmd.Stdin = strings.NewReader(source)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("gcc, with libssl-dev: %v\n%s", err, out)
+	}
+	return bin
+}
+
+// TestPartlyExported: a program with OpenSSL linked in exports of it what one of its
+// libraries refers to; the rest is in its symbol table alone.
+func TestPartlyExported(t *testing.T) {
+	lib := linked(t, "void SSL_free(void *); void drop(void *s) { SSL_free(s); }", "-shared", "-fPIC")
+	bin := linked(t, `#include <openssl/ssl.h>
+void drop(void *);
+int main(void) { SSL *s = 0; SSL_read(s, 0, 0); SSL_write(s, 0, 0); drop(s); }`, lib, "-l:libssl.a", "-l:libcrypto.a")
+	f, err := os.Open(bin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	e, err := openELF(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := []string{"SSL_free", "SSL_read", "SSL_write"}
+	if exported, err := readSymbols(e, ".dynsym", ".dynstr", names); err != nil || len(exported) != 1 {
+		t.Fatalf("exported: %v, %v; want SSL_free alone", exported, err)
+	}
+	target, err := findTarget(f)
+	if err != nil || target.source != flow.SourceOpenSSL {
+		t.Fatalf("%+v, %v", target, err)
+	}
+	for _, name := range names {
+		if !slices.ContainsFunc(target.hooks, func(h hook) bool {
+			return slices.ContainsFunc(h.sites, func(s site) bool { return strings.Contains(s.name, name) })
+		}) {
+			t.Errorf("no probe on %s", name)
+		}
+	}
+}
 
 // goExecutable is this test itself, an ordinary Go executable with crypto/tls.
 func goExecutable(t *testing.T) []byte {
