@@ -38,11 +38,17 @@ type tapped struct {
 	real     inode
 	links    []link.Link
 	procs    map[uint32]struct{} // that map it
-	maps     map[inode]fileState // how mounts show it, and as what it was tapped
 	unused   int                 // sweeps in a row in which nobody mapped it
 	writes   int32               // watch descriptor
 	lease    *os.File            // nil where there is none
 	released bool
+}
+
+// found is what was found in a file when it was as it was.
+type found struct {
+	as    fileState
+	tap   *tapped // nil: none
+	blind stack   // the TLS that it holds and no tap reads; zero: none
 }
 
 // finder attaches the taps to every file that is mapped and has something to tap:
@@ -58,9 +64,8 @@ type finder struct {
 	attaching sync.Mutex
 
 	mu     sync.Mutex
-	known  map[inode]*tapped // as mounts show it; nil: looked into, nothing there
+	known  map[inode]found   // as mounts show it
 	files  map[inode]*tapped // by real inode
-	stacks map[inode]stack   // of files without a target, as mounts show them
 	warned map[inode]bool    // files that could not be tapped, told once
 	unseen map[uint32]unseen
 
@@ -79,8 +84,8 @@ const sweepEvery = 30 * time.Second
 
 func newFinder(t *Taps) *finder {
 	return &finder{
-		taps: t, log: t.log, known: make(map[inode]*tapped), files: make(map[inode]*tapped),
-		stacks: make(map[inode]stack), warned: make(map[inode]bool), unseen: make(map[uint32]unseen), suspect: make(chan suspect, 64),
+		taps: t, log: t.log, known: make(map[inode]found), files: make(map[inode]*tapped),
+		warned: make(map[inode]bool), unseen: make(map[uint32]unseen), suspect: make(chan suspect, 64),
 		examined: newExamined(),
 	}
 }
@@ -109,7 +114,7 @@ func (f *finder) start(ctx context.Context) error {
 	f.scan()
 	if f.watch != nil {
 		f.wg.Go(func() {
-			if err := f.watch.run(f.mapped, f.scan); err != nil {
+			if err := f.watch.run(func(m mapping) { f.mapped(m, false) }, func() { f.scan() }); err != nil {
 				f.log.Error("programs that start are found by scanning only", "err", err)
 			}
 		})
@@ -162,47 +167,51 @@ func closeAll(links []link.Link) error {
 	return closing.Wait()
 }
 
+// users are the processes that map files, as mounts show them.
+type users map[inode]map[uint32]struct{}
+
 // scan looks at every mapping of every process.
-func (f *finder) scan() {
-	eachMapping(f.taps.cfg.Proc, f.mapped)
+func (f *finder) scan() users {
+	all := make(users)
+	eachMapping(f.taps.cfg.Proc, func(m mapping) {
+		pids := all[m.seen]
+		if pids == nil {
+			pids = make(map[uint32]struct{})
+			all[m.seen] = pids
+		}
+		f.mapped(m, len(pids) > 0)
+		pids[m.pid] = struct{}{}
+	})
+	return all
 }
 
-// mapped looks at one mapping, unless its file is known.
-func (f *finder) mapped(m mapping) {
+// mapped looks at one mapping, and into its file unless that is known. A file that is
+// mapped stays the one it is, so that of many mappings at once only the first need be held
+// against what is known; checked says that it was.
+func (f *finder) mapped(m mapping, checked bool) {
 	if int(m.pid) == os.Getpid() || m.seen.ino == 0 {
 		return
 	}
 	f.mu.Lock()
-	t, known := f.known[m.seen]
+	k, known := f.known[m.seen]
 	old := false // the process
-	var as fileState
-	if t != nil {
-		_, old = t.procs[m.pid]
-		t.procs[m.pid], as = struct{}{}, t.maps[m.seen]
-		f.observed(m)
+	if k.tap != nil {
+		_, old = k.tap.procs[m.pid]
 	}
 	f.mu.Unlock()
 	switch {
-	case t != nil && (old || f.still(m, as)):
-	case t != nil:
-		f.rewritten(t)
+	case !known:
 		f.look(m)
-	case known:
-		f.explain(m)
+	case old, checked, still(f.taps.cfg.Proc, m, k.as):
+		f.mu.Lock()
+		f.tell(m, k)
+		f.mu.Unlock()
 	default:
+		if k.tap != nil {
+			f.rewritten(k.tap)
+		}
 		f.look(m)
 	}
-}
-
-// still reports whether a file is what it was when it was tapped, as far as can be told.
-func (f *finder) still(m mapping, as fileState) bool {
-	file, err := openMapped(f.taps.cfg.Proc, m)
-	if err != nil {
-		return true
-	}
-	defer file.Close()
-	now, err := stateOf(file, m.seen)
-	return err != nil || now == as
 }
 
 // rewritten takes the taps off a file that is not what it was. Whoever maps it next has it
@@ -231,9 +240,7 @@ func (f *finder) release(t *tapped) bool {
 	if f.files[t.real] == t {
 		delete(f.files, t.real)
 	}
-	for seen := range t.maps {
-		delete(f.known, seen)
-	}
+	maps.DeleteFunc(f.known, func(_ inode, k found) bool { return k.tap == t })
 	f.unwatch(t)
 	return true
 }
@@ -266,47 +273,49 @@ func (f *finder) look(m mapping) {
 	target, err := findTarget(file)
 	if err != nil {
 		if errors.Is(err, errNoTarget) {
-			f.learn(m, nil, as)
-			f.suspectLater(m, file)
+			f.suspectLater(m, file, as)
 			return
 		}
 		file.Close()
-		f.cannot(m, err)
+		f.cannot(m, err, as)
 		return
 	}
 	defer file.Close()
-	found := time.Now()
+	looked := time.Now()
 	t, err := f.attach(m, file, target, as)
 	if err != nil { // not learnt, so that the next process or sweep tries again
 		f.failed(m, err)
 		return
 	}
 	f.log.Debug("tapped", "path", m.path, "source", target.source, "pid", m.pid, "inode", t.Inode,
-		"find", found.Sub(began), "attach", time.Since(found))
-	f.learn(m, t, as)
+		"find", looked.Sub(began), "attach", time.Since(looked))
+	f.learn(m, found{as: as, tap: t})
 }
 
-// learn remembers what a mount's inode stands for.
-func (f *finder) learn(m mapping, t *tapped, as fileState) {
+// learn remembers what was found in the file behind a mapping.
+func (f *finder) learn(m mapping, k found) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if t != nil && t.released { // meanwhile
+	if k.tap != nil && k.tap.released { // meanwhile
 		return
 	}
 	if len(f.known) > maxKnown {
-		clear(f.known)
-		clear(f.stacks)
-		for _, t := range f.files {
-			for seen := range t.maps {
-				f.known[seen] = t
-			}
-		}
+		maps.DeleteFunc(f.known, func(_ inode, k found) bool { return k.tap == nil })
 	}
-	f.known[m.seen] = t
-	if t != nil {
-		t.maps[m.seen] = as
-		t.procs[m.pid] = struct{}{}
+	f.known[m.seen] = k
+	f.tell(m, k)
+}
+
+// tell notes of a process whether what it maps is seen.
+func (f *finder) tell(m mapping, k found) {
+	switch {
+	case k.tap != nil:
+		k.tap.procs[m.pid] = struct{}{}
 		f.observed(m)
+	case k.blind != stack{}:
+		f.notSeen(m, k.blind)
+	default:
+		f.observed(m) // there is nothing to see
 	}
 }
 
@@ -329,7 +338,6 @@ func (f *finder) attach(m mapping, file *os.File, target *target, as fileState) 
 		Attachment: Attachment{Source: target.source, Path: m.path, Inode: real.ino, Device: real.dev, Since: time.Now()},
 		real:       real,
 		procs:      make(map[uint32]struct{}),
-		maps:       make(map[inode]fileState),
 	}
 	if target.ciphertext {
 		if err := f.taps.followSockets(); err != nil {
@@ -453,47 +461,37 @@ func (f *finder) sweep() {
 			return
 		case <-tick.C:
 		}
-		users := make(map[inode]map[uint32]struct{})
-		eachMapping(f.taps.cfg.Proc, func(m mapping) {
-			if users[m.seen] == nil {
-				users[m.seen] = make(map[uint32]struct{})
-			}
-			users[m.seen][m.pid] = struct{}{}
-			f.mapped(m)
-		})
-		if err := detach(f.swept(users)...); err != nil {
+		if err := detach(f.swept(f.scan())...); err != nil {
 			f.log.Warn("detach from files that nobody maps any more", "err", err)
 		}
 	}
 }
 
 // swept forgets what is over now that these map the files, and returns those to be detached from.
-func (f *finder) swept(users map[inode]map[uint32]struct{}) (unused []*tapped) {
+func (f *finder) swept(by users) (unused []*tapped) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, t := range f.files {
-		procs := make(map[uint32]struct{})
-		for seen := range t.maps {
-			for pid := range users[seen] {
-				procs[pid] = struct{}{}
-			}
+		clear(t.procs)
+	}
+	for seen, k := range f.known {
+		switch {
+		case k.tap != nil:
+			maps.Copy(k.tap.procs, by[seen])
+		case by[seen] == nil: // an inode that nobody maps may be another file's soon
+			delete(f.known, seen)
 		}
-		t.procs = procs
-		if t.unused++; len(procs) > 0 {
+	}
+	for _, t := range f.files {
+		if t.unused++; len(t.procs) > 0 {
 			t.unused = 0
 		}
 		if t.unused >= 2 && f.release(t) {
 			unused = append(unused, t)
 		}
 	}
-	for seen, t := range f.known { // an inode that nobody maps may be another file's soon
-		if t == nil && users[seen] == nil {
-			delete(f.known, seen)
-			delete(f.stacks, seen)
-		}
-	}
 	for pid, u := range f.unseen { // a process of that number that maps other files is another one
-		if _, ok := users[u.file][pid]; !ok {
+		if _, ok := by[u.file][pid]; !ok {
 			delete(f.unseen, pid)
 		}
 	}

@@ -91,6 +91,19 @@ func openMapped(proc string, m mapping) (*os.File, error) {
 	return nil, fmt.Errorf("open mapped file: %w", err)
 }
 
+// still reports whether the file behind a mapping is what it was, as far as can be told.
+func still(proc string, m mapping, as fileState) bool {
+	pid := strconv.FormatUint(uint64(m.pid), 10)
+	for _, at := range []string{filepath.Join("map_files", fmt.Sprintf("%x-%x", m.start, m.end)), filepath.Join("root", m.path)} {
+		var st unix.Statx_t
+		err := unix.Statx(unix.AT_FDCWD, filepath.Join(proc, pid, at), unix.AT_STATX_DONT_SYNC, unix.STATX_SIZE|unix.STATX_MTIME, &st)
+		if err == nil {
+			return as == fileState{as.inode, int64(st.Size), st.Mtime.Sec*1e9 + int64(st.Mtime.Nsec)}
+		}
+	}
+	return true
+}
+
 func statInode(f *os.File) (inode, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {

@@ -180,23 +180,20 @@ func (f *finder) examine(s suspect) {
 		f.log.Debug("looked through", "path", s.path, "stack", e.stack.name, "tapped", e.target != nil, "took", time.Since(began))
 	}
 	f.examined.remember(e, b, key, shown)
+	as := shown
+	as.inode = s.seen
 	switch {
 	case !e.tls:
 	case e.target != nil:
-		as := shown
-		as.inode = s.seen
 		t, err := f.attach(s.mapping, s.file, e.target, as)
 		if err != nil {
 			f.failed(s.mapping, err)
 			return
 		}
-		f.learn(s.mapping, t, as)
+		f.learn(s.mapping, found{as: as, tap: t})
 		f.scan() // others may have mapped it meanwhile
 	default:
-		f.mu.Lock()
-		f.stacks[s.seen] = e.stack
-		f.mu.Unlock()
-		f.explain(s.mapping)
+		f.learn(s.mapping, found{as: as, blind: e.stack})
 	}
 }
 
@@ -210,18 +207,13 @@ func (f *finder) pace(n int) error {
 	}
 }
 
-// suspectLater hands a file to the background, which then owns it.
-func (f *finder) suspectLater(m mapping, file *os.File) {
-	if k, ok := named(m.path); ok {
-		file.Close()
-		f.mu.Lock()
-		f.stacks[m.seen] = k
-		f.mu.Unlock()
-		f.explain(m)
-		return
-	}
+// suspectLater says what a file without a target is, or hands it to the background, which
+// then owns it.
+func (f *finder) suspectLater(m mapping, file *os.File, as fileState) {
+	k, _ := named(m.path)
+	f.learn(m, found{as: as, blind: k})
 	// A Go program's stack is crypto/tls, whatever texts it carries.
-	if !mayCarry(m.path) || isGo(file) {
+	if k != (stack{}) || !mayCarry(m.path) || isGo(file) {
 		file.Close()
 		return
 	}
@@ -240,15 +232,6 @@ func isGo(file *os.File) bool {
 	return err == nil && f.Section(".go.buildinfo") != nil
 }
 
-// explain notes why a process that maps a known file without a target is not seen.
-func (f *finder) explain(m mapping) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if k, ok := f.stacks[m.seen]; ok {
-		f.notSeen(m, k)
-	}
-}
-
 // failed notes a file that has a target but could not be tapped.
 func (f *finder) failed(m mapping, err error) {
 	f.mu.Lock()
@@ -264,12 +247,9 @@ func (f *finder) failed(m mapping, err error) {
 }
 
 // cannot notes a file that can never be tapped, for whoever else maps it, too.
-func (f *finder) cannot(m mapping, err error) {
+func (f *finder) cannot(m mapping, err error, as fileState) {
 	f.failed(m, err)
-	f.learn(m, nil, fileState{})
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.stacks[m.seen] = stack{"unknown", "attach_failed", err.Error()}
+	f.learn(m, found{as: as, blind: stack{"unknown", "attach_failed", err.Error()}})
 }
 
 func (f *finder) notSeen(m mapping, k stack) {

@@ -23,8 +23,8 @@ func TestUnobservable(t *testing.T) {
 			}
 		}
 	}
-	users := func(of inode, pids ...uint32) map[inode]map[uint32]struct{} {
-		all := map[inode]map[uint32]struct{}{of: {}}
+	by := func(of inode, pids ...uint32) users {
+		all := users{of: {}}
 		for _, pid := range pids {
 			all[of][pid] = struct{}{}
 		}
@@ -33,19 +33,19 @@ func TestUnobservable(t *testing.T) {
 	f.failed(first, errors.New("no"))
 	f.failed(second, errors.New("no"))
 	want("both fail", 42, 43)
-	f.swept(users(lib, 42, 43))
+	f.swept(by(lib, 42, 43))
 	want("both go on", 42, 43)
 
-	tap := &tapped{procs: make(map[uint32]struct{}), maps: make(map[inode]fileState)}
-	f.learn(first, tap, fileState{})
+	tap := &tapped{procs: make(map[uint32]struct{})}
+	f.learn(first, found{tap: tap})
 	want("the first is tapped", 43)
-	f.mapped(second)
+	f.mapped(second, false)
 	want("and so is the second")
 
 	f.failed(first, errors.New("no"))
-	f.learn(mapping{pid: 42, seen: other, path: "/other"}, tap, fileState{})
+	f.learn(mapping{pid: 42, seen: other, path: "/other"}, found{tap: tap})
 	want("another file of its is tapped", 42)
-	f.swept(users(other, 42))
+	f.swept(by(other, 42))
 	want("the number is another process's")
 }
 
@@ -53,9 +53,9 @@ func TestUnobservable(t *testing.T) {
 func TestUnreadable(t *testing.T) {
 	f := newFinder(newTaps(Config{Logger: slog.New(slog.DiscardHandler), Proc: t.TempDir()}))
 	m := mapping{pid: 42, seen: inode{1, 2}, path: "/program"}
-	f.cannot(m, errors.New("no"))
+	f.cannot(m, errors.New("no"), fileState{})
 	m.pid = 43
-	f.mapped(m)
+	f.mapped(m, false)
 	if len(f.unseen) != 2 || f.unseen[43].Detail != "no" || f.unseen[43].Reason != "attach_failed" {
 		t.Errorf("%+v", f.unseen)
 	}
