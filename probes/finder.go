@@ -49,6 +49,7 @@ type found struct {
 	as    fileState
 	tap   *tapped // nil: none
 	blind stack   // the TLS that it holds and no tap reads; zero: none
+	again bool    // after the next sweep it is to be tried again
 }
 
 // finder attaches the taps to every file that is mapped and has something to tap:
@@ -260,14 +261,14 @@ func (f *finder) look(m mapping) {
 	file, err := openMapped(f.taps.cfg.Proc, m)
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
-			f.failed(m, err)
+			f.unread(m, err)
 		}
 		return
 	}
 	as, err := stateOf(file, m.seen)
 	if err != nil {
 		file.Close()
-		f.failed(m, err)
+		f.unread(m, err)
 		return
 	}
 	target, err := findTarget(file)
@@ -277,14 +278,14 @@ func (f *finder) look(m mapping) {
 			return
 		}
 		file.Close()
-		f.cannot(m, err, as)
+		f.failed(m, err, found{as: as})
 		return
 	}
 	defer file.Close()
 	looked := time.Now()
 	t, err := f.attach(m, file, target, as)
-	if err != nil { // not learnt, so that the next process or sweep tries again
-		f.failed(m, err)
+	if err != nil {
+		f.failed(m, err, found{as: as, again: true})
 		return
 	}
 	f.log.Debug("tapped", "path", m.path, "source", target.source, "pid", m.pid, "inode", t.Inode,
@@ -478,7 +479,7 @@ func (f *finder) swept(by users) (unused []*tapped) {
 		switch {
 		case k.tap != nil:
 			maps.Copy(k.tap.procs, by[seen])
-		case by[seen] == nil: // an inode that nobody maps may be another file's soon
+		case k.again, by[seen] == nil:
 			delete(f.known, seen)
 		}
 	}

@@ -1,11 +1,17 @@
 package probes
 
 import (
+	"context"
+	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/tollwire/tollwire/flow"
 )
@@ -82,5 +88,129 @@ func TestInodeReused(t *testing.T) {
 	run(t, nil, innocent, id, "500000")
 	if w := c.one(flow.Write, "id="+id); w.source != flow.SourceOpenSSL || !w.whole("POST /v1/x?id="+id, "{}") {
 		t.Errorf("%v, %q", w.source, w.bytes)
+	}
+}
+
+// begin starts a program and returns its mapping of its own file.
+func begin(t *testing.T, path string, args ...string) mapping {
+	t.Helper()
+	cmd := exec.Command(path, args...)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
+		maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", cmd.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(maps)) {
+			if m, ok := parseMapping(strings.TrimSpace(line)); ok && m.path == path {
+				m.pid = uint32(cmd.Process.Pid)
+				return m
+			}
+		}
+	}
+	t.Fatalf("%s does not run", path)
+	return mapping{}
+}
+
+// idle is a finder that has nothing to attach with, and finds what it is shown.
+func idle() *finder {
+	f := newFinder(newTaps(Config{Logger: slog.New(slog.DiscardHandler), Proc: "/proc"}))
+	f.ctx, f.cancel = context.WithCancel(context.Background())
+	return f
+}
+
+// TestFailedOnce: a file that cannot be tapped is tried once a sweep, not by every process.
+func TestFailedOnce(t *testing.T) {
+	needRoot(t)
+	f := idle()
+	path := rewritable(t, t.TempDir(), "program")
+	var all []mapping
+	for range 3 {
+		all = append(all, begin(t, path, "x", "60000000"))
+	}
+	opened, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(opened)
+	if _, err := unix.InotifyAddWatch(opened, path, unix.IN_OPEN); err != nil {
+		t.Fatal(err)
+	}
+	events := func() (n int) {
+		buf := make([]byte, 4096)
+		for {
+			got, err := unix.Read(opened, buf)
+			if err != nil {
+				return n
+			}
+			n += got / unix.SizeofInotifyEvent
+		}
+	}
+	f.mapped(all[0], false)
+	once := events()
+	if once == 0 {
+		t.Fatal("not looked into")
+	}
+	for _, m := range all {
+		f.mapped(m, false)
+		if u := f.unseen[m.pid]; u.Reason != "attach_failed" {
+			t.Errorf("named as %+v", u)
+		}
+	}
+	if n := events(); n > 0 {
+		t.Errorf("opened %d times more", n)
+	}
+	f.swept(users{all[0].seen: {all[0].pid: {}}})
+	f.mapped(all[0], false)
+	if n := events(); n != once {
+		t.Errorf("opened %d times after a sweep, want %d", n, once)
+	}
+}
+
+// TestSuspectFailed: a stripped program that could not be tapped is tried again.
+func TestSuspectFailed(t *testing.T) {
+	needRoot(t)
+	f := idle()
+	sleep, err := exec.LookPath("sleep")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "stripped")
+	copied(t, sleep, path)
+	m := begin(t, path, "60")
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	seen, err := statInode(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	as, err := stateOf(file, seen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What it would be found to hold, and the kernel has taken no program for.
+	f.examined.remember(examination{tls: true, target: &target{hooks: []hook{{program: "none"}}}}, build{}, as)
+	for range 2 {
+		f.mapped(m, false)
+		select {
+		case s := <-f.suspect:
+			f.examine(s)
+			s.file.Close()
+		default:
+			t.Fatal("not examined")
+		}
+		if u := f.unseen[m.pid]; u.Reason != "attach_failed" {
+			t.Errorf("named as %+v", u)
+		}
+		f.swept(users{m.seen: {m.pid: {}}})
 	}
 }

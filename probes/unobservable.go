@@ -187,7 +187,7 @@ func (f *finder) examine(s suspect) {
 	case e.target != nil:
 		t, err := f.attach(s.mapping, s.file, e.target, as)
 		if err != nil {
-			f.failed(s.mapping, err)
+			f.failed(s.mapping, err, found{as: as, again: true})
 			return
 		}
 		f.learn(s.mapping, found{as: as, tap: t})
@@ -232,24 +232,35 @@ func isGo(file *os.File) bool {
 	return err == nil && f.Section(".go.buildinfo") != nil
 }
 
-// failed notes a file that has a target but could not be tapped.
-func (f *finder) failed(m mapping, err error) {
+// unread notes a file that this process's mapping does not lead to.
+func (f *finder) unread(m mapping, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.warned[m.seen] {
-		if len(f.warned) > 1024 {
-			clear(f.warned)
-		}
-		f.warned[m.seen] = true
-		f.log.Warn("cannot tap", "path", m.path, "pid", m.pid, "err", err)
-	}
-	f.notSeen(m, stack{"unknown", "attach_failed", err.Error()})
+	f.warn(m, err)
+	f.notSeen(m, attachFailed(err))
 }
 
-// cannot notes a file that can never be tapped, for whoever else maps it, too.
-func (f *finder) cannot(m mapping, err error, as fileState) {
-	f.failed(m, err)
-	f.learn(m, found{as: as, blind: stack{"unknown", "attach_failed", err.Error()}})
+// failed notes a file that is to be tapped and cannot be, for whoever else maps it, too.
+func (f *finder) failed(m mapping, err error, k found) {
+	f.mu.Lock()
+	f.warn(m, err)
+	f.mu.Unlock()
+	k.blind = attachFailed(err)
+	f.learn(m, k)
+}
+
+func attachFailed(err error) stack { return stack{"unknown", "attach_failed", err.Error()} }
+
+// warn tells once of a file that cannot be tapped.
+func (f *finder) warn(m mapping, err error) {
+	if f.warned[m.seen] {
+		return
+	}
+	if len(f.warned) > 1024 {
+		clear(f.warned)
+	}
+	f.warned[m.seen] = true
+	f.log.Warn("cannot tap", "path", m.path, "pid", m.pid, "err", err)
 }
 
 func (f *finder) notSeen(m mapping, k stack) {

@@ -30,8 +30,8 @@ func TestUnobservable(t *testing.T) {
 		}
 		return all
 	}
-	f.failed(first, errors.New("no"))
-	f.failed(second, errors.New("no"))
+	f.unread(first, errors.New("no"))
+	f.unread(second, errors.New("no"))
 	want("both fail", 42, 43)
 	f.swept(by(lib, 42, 43))
 	want("both go on", 42, 43)
@@ -42,7 +42,7 @@ func TestUnobservable(t *testing.T) {
 	f.mapped(second, false)
 	want("and so is the second")
 
-	f.failed(first, errors.New("no"))
+	f.unread(first, errors.New("no"))
 	f.learn(mapping{pid: 42, seen: other, path: "/other"}, found{tap: tap})
 	want("another file of its is tapped", 42)
 	f.swept(by(other, 42))
@@ -53,7 +53,7 @@ func TestUnobservable(t *testing.T) {
 func TestUnreadable(t *testing.T) {
 	f := newFinder(newTaps(Config{Logger: slog.New(slog.DiscardHandler), Proc: t.TempDir()}))
 	m := mapping{pid: 42, seen: inode{1, 2}, path: "/program"}
-	f.cannot(m, errors.New("no"), fileState{})
+	f.failed(m, errors.New("no"), found{})
 	m.pid = 43
 	f.mapped(m, false)
 	if len(f.unseen) != 2 || f.unseen[43].Detail != "no" || f.unseen[43].Reason != "attach_failed" {
