@@ -25,7 +25,9 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/link"
 
 	"github.com/tollwire/tollwire/flow"
 	"github.com/tollwire/tollwire/probes/signature"
@@ -561,4 +563,67 @@ func TestCipherTapWithoutLoop(t *testing.T) {
 		t.Fatal(err)
 	}
 	taken.Close()
+}
+
+// TestFollowAllOrNone: what follows sockets and cannot be attached whole leaves nothing.
+func TestFollowAllOrNone(t *testing.T) {
+	anyWay(t)
+	needRoot(t)
+	program := func(kind ebpf.ProgramType) *ebpf.Program {
+		p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: kind, License: "GPL", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { p.Close() })
+		return p
+	}
+	kind := ebpf.RawTracepoint
+	if byPerf() {
+		kind = ebpf.TracePoint
+	}
+	taps := &Taps{programs: make(map[string]*ebpf.Program)}
+	for _, name := range []string{"aead_moved", "aead_sends", "aead_closed"} {
+		p := program(kind)
+		taps.programs[name], taps.programs[name+"_whole"] = p, p
+	}
+	attached := func() (n int) {
+		info, err := taps.programs["aead_moved"].Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, _ := info.ID()
+		var all link.Iterator
+		defer all.Close()
+		for all.Next() {
+			if info, err := all.Link.Info(); err == nil && info.Program == id {
+				n++
+			}
+		}
+		if err := all.Err(); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	good, bad := taps.programs["aead_closed"], program(ebpf.SocketFilter)
+	taps.programs["aead_closed"], taps.programs["aead_closed_whole"] = bad, bad
+	for range 2 {
+		if err := taps.followSockets(); err == nil {
+			t.Fatal("a socket filter is attached to a tracepoint")
+		}
+		if n := attached(); n != 0 {
+			t.Errorf("%d links stay of what failed", n)
+		}
+	}
+	taps.programs["aead_closed"], taps.programs["aead_closed_whole"] = good, good
+	for range 2 {
+		if err := taps.followSockets(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := attached(); n != 1 {
+		t.Errorf("attached %d times", n)
+	}
+	if err := closeAll(taps.joins); err != nil {
+		t.Error(err)
+	}
 }

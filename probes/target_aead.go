@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 
 	"github.com/tollwire/tollwire/flow"
 	"github.com/tollwire/tollwire/probes/signature"
@@ -136,18 +137,19 @@ func (t *Taps) followSockets() error {
 	if t.followed {
 		return nil
 	}
+	var joins []link.Link
 	for _, p := range []struct{ point, program string }{{"sys_exit", "aead_moved"}, {"sys_enter", "aead_sends"}, {"sys_enter", "aead_closed"}} {
 		raw, whole := t.programs[p.program], t.programs[p.program+"_whole"]
 		if raw == nil && whole == nil {
-			return errors.New("the kernel refused the programs that follow sockets")
+			return errors.Join(errors.New("the kernel refused the programs that follow sockets"), closeAll(joins))
 		}
 		l, err := attachTracepoint("raw_syscalls", p.point, raw, whole)
 		if err != nil {
-			return err
+			return errors.Join(err, closeAll(joins))
 		}
-		t.joins = append(t.joins, l)
+		joins = append(joins, l)
 	}
-	t.followed = true
+	t.joins, t.followed = joins, true
 	return nil
 }
 
