@@ -106,6 +106,7 @@ func (f *finder) start(ctx context.Context) error {
 		f.log.Warn("programs that start are found by scanning only", "err", err)
 	}
 	if f.written != nil {
+		f.wg.Go(func() { f.written.give(f.rewritten) })
 		f.wg.Go(func() {
 			if err := f.written.run(f.rewritten); err != nil {
 				f.log.Warn("files that are written to in place are told when they are mapped again", "err", err)

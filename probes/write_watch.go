@@ -78,18 +78,18 @@ func (w *writeWatch) remove(t *tapped) {
 	}
 }
 
-// run calls written with every file that is written to, or is to be, until close. When the
-// kernel had no room for some, these are all that are watched.
-func (w *writeWatch) run(written func(*tapped)) error {
-	var leases sync.WaitGroup
-	defer leases.Wait()
-	leases.Go(func() {
-		for range w.broken {
-			for _, t := range w.wanted() {
-				written(t)
-			}
+// give calls written with every file whose lease is asked back, until close.
+func (w *writeWatch) give(written func(*tapped)) {
+	for range w.broken {
+		for _, t := range w.wanted() {
+			written(t)
 		}
-	})
+	}
+}
+
+// run calls written with every file that is written to, until close or until it cannot go
+// on. When the kernel had no room for some, these are all that are watched.
+func (w *writeWatch) run(written func(*tapped)) error {
 	buf := make([]byte, 4096)
 	for {
 		n, err := w.inotify.Read(buf)
@@ -135,7 +135,7 @@ func (w *writeWatch) of(wd int32, mask uint32) (files []*tapped) {
 	return files
 }
 
-// close ends run.
+// close ends give and run.
 func (w *writeWatch) close() error {
 	signal.Stop(w.broken)
 	close(w.broken)

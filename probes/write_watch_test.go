@@ -59,6 +59,37 @@ func TestWritten(t *testing.T) {
 	}
 }
 
+// TestWriteWatchSaysWhyItEnds: at once, and without an error only when it is closed.
+func TestWriteWatchSaysWhyItEnds(t *testing.T) {
+	for _, broken := range []bool{false, true} {
+		w, err := watchWrites()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if broken { // a directory is not to be read like this
+			w.inotify.Close()
+			if w.inotify, err = os.Open(t.TempDir()); err != nil {
+				t.Fatal(err)
+			}
+		} else if err := w.close(); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- w.run(func(*tapped) {}) }()
+		select {
+		case err := <-ended:
+			if (err != nil) != broken {
+				t.Errorf("broken: %v, ended with %v", broken, err)
+			}
+		case <-time.After(5 * time.Second):
+			t.Errorf("broken: %v, does not end", broken)
+		}
+		if broken {
+			w.close()
+		}
+	}
+}
+
 // leave takes the lease of a tapped file, as where it is another user's, or has the finder
 // not hear of writes to it, as where there is no inotify.
 func (f *finder) leave(path string, lease, heard bool) {
