@@ -285,6 +285,9 @@ func (f *finder) look(m mapping) {
 	defer file.Close()
 	looked := time.Now()
 	t, err := f.attach(m, file, target, as)
+	if errors.Is(err, errNoMapping) { // the process has ended: the next one's will do
+		return
+	}
 	if err != nil {
 		f.failed(m, err, found{as: as, again: true})
 		return
@@ -373,13 +376,11 @@ func (f *finder) attach(m mapping, file *os.File, target *target, as fileState) 
 	return t, nil
 }
 
-// identify returns the real inode behind a mapping; without the kernel's iterator
-// the one that its mount shows.
+// identify returns the real inode behind a mapping, or errNoMapping; without the kernel's
+// iterator the one that its mount shows.
 func (f *finder) identify(m mapping, file *os.File) (inode, error) {
 	if f.real != nil {
-		if real, err := f.real.of(m); err == nil {
-			return real, nil
-		}
+		return f.real.of(m)
 	}
 	return statInode(file)
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"unsafe"
 
@@ -26,11 +27,30 @@ func newRealInodes() (*realInodes, error) {
 	if err := loadVmaObjects(&r.objs, nil); err != nil {
 		return nil, fmt.Errorf("load iter/task_vma: %w", err)
 	}
-	iter, err := r.walk(uint32(os.Getpid()))
-	if err != nil {
-		return nil, errors.Join(err, r.objs.Close())
+	// The kernel counts processes as the machine does, and /proc may not.
+	own, err := ownMapping()
+	if err == nil {
+		_, err = r.of(own)
 	}
-	return r, iter.Close()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("find a mapping of this process: %w", err), r.objs.Close())
+	}
+	return r, nil
+}
+
+// ownMapping returns a mapping of this process.
+func ownMapping() (mapping, error) {
+	maps, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		return mapping{}, err
+	}
+	for line := range strings.Lines(string(maps)) {
+		if m, ok := parseMapping(strings.TrimSpace(line)); ok {
+			m.pid = uint32(os.Getpid())
+			return m, nil
+		}
+	}
+	return mapping{}, errNoMapping
 }
 
 // walk attaches the iterator to the mappings of one process. Kernels before 6.1 do not
@@ -69,6 +89,9 @@ func (r *realInodes) of(m mapping) (inode, error) {
 		return inode{}, fmt.Errorf("ask for a mapping: %w", err)
 	}
 	iter, err := r.walk(m.pid)
+	if errors.Is(err, unix.ESRCH) {
+		return inode{}, errNoMapping
+	}
 	if err != nil {
 		return inode{}, err
 	}

@@ -2,6 +2,7 @@ package probes
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -186,6 +187,10 @@ func (f *finder) examine(s suspect) {
 	case !e.tls:
 	case e.target != nil:
 		t, err := f.attach(s.mapping, s.file, e.target, as)
+		if errors.Is(err, errNoMapping) {
+			f.forget(s.mapping)
+			return
+		}
 		if err != nil {
 			f.failed(s.mapping, err, found{as: as, again: true})
 			return
@@ -221,10 +226,15 @@ func (f *finder) suspectLater(m mapping, file *os.File, as fileState) {
 	case f.suspect <- suspect{m, file}:
 	default: // too many at once: looked at again at the next sweep
 		file.Close()
-		f.mu.Lock()
-		delete(f.known, m.seen)
-		f.mu.Unlock()
+		f.forget(m)
 	}
+}
+
+// forget has the next one that maps a file looked at anew.
+func (f *finder) forget(m mapping) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.known, m.seen)
 }
 
 func isGo(file *os.File) bool {
