@@ -77,11 +77,10 @@ func (c *checker) look(ctx context.Context, f *finder, m mapping, byReal map[ino
 	switch {
 	case errors.Is(err, errNoTarget):
 		k, ok := named(m.path)
-		if !ok && mayCarry(m.path) && !isGo(file) {
-			k, ok = inText(file, ctx.Done())
-		}
-		if ok && k.reason == "stripped" {
-			target, _, err = findAEAD(file, f.taps.signatures, func(int) error { return ctx.Err() })
+		if !ok && mayCarry(m.path, file) {
+			if k, ok = inText(file, ctx.Done()); ok {
+				target, _, err = findAEAD(file, f.taps.signatures, func(int) error { return ctx.Err() })
+			}
 		}
 		if target == nil || err != nil {
 			h.TLS, h.Reason, h.tls = k.name, k.reason, ok

@@ -207,24 +207,29 @@ func TestCheckNamesLibraries(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	boring := make([]byte, 4<<20)
-	copy(boring[1<<20:], "third_party/BoringSSL")
+	dir := t.TempDir()
+	boring := filepath.Join(dir, "boring")
+	gcc := exec.Command("gcc", "-shared", "-o", boring, "-xc", "-")
+	gcc.Stdin = strings.NewReader(`const char text[4 << 20] = "third_party/BoringSSL\0c hs traffic";`)
+	if out, err := gcc.CombinedOutput(); err != nil {
+		t.Fatalf("gcc: %v\n%s", err, out)
+	}
 	want := map[string][2]string{
 		"libmbedtls.so.14": {"mbedtls", "no_tap"}, "libwolfssl.so.35": {"wolfssl", "no_tap"}, "libs2n.so.1": {"s2n", "no_tap"},
+		"beam.smp": {"erlang", "no_tap"}, "curl_cffi.abi3.so": {"boringssl", "stripped"},
 		"cygrpc.cpython-312-x86_64-linux-gnu.so": {"boringssl", "stripped"}, "libnetty_tcnative_linux_x86_6412345.so": {"boringssl", "stripped"},
 		"libother.so": {},
 	}
 	args := []string{"-c", `import mmap, os, sys
 maps = [mmap.mmap(os.open(p, os.O_RDONLY), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ|mmap.PROT_EXEC) for p in sys.argv[1:]]
 print("ready", flush=True); sys.stdin.read()`}
-	dir := t.TempDir()
 	for name, w := range want {
-		b := boring
-		if w[1] == "no_tap" {
-			b = code[:4096]
+		b := code[:4096]
+		if w[1] == "stripped" {
+			b, err = os.ReadFile(boring)
 		}
 		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, b, 0o755); err != nil {
+		if err := errors.Join(err, os.WriteFile(path, b, 0o755)); err != nil {
 			t.Fatal(err)
 		}
 		args = append(args, path)

@@ -70,7 +70,8 @@ type finder struct {
 	warned map[inode]bool    // files that could not be tapped, told once
 	unseen map[uint32]unseen
 
-	suspect  chan suspect
+	suspect, suspectLibrary chan suspect
+
 	examined *examined
 	ctx      context.Context
 	cancel   context.CancelFunc
@@ -86,8 +87,8 @@ const sweepEvery = 30 * time.Second
 func newFinder(t *Taps) *finder {
 	return &finder{
 		taps: t, log: t.log, known: make(map[inode]found), files: make(map[inode]*tapped),
-		warned: make(map[inode]bool), unseen: make(map[uint32]unseen), suspect: make(chan suspect, 64),
-		examined: newExamined(),
+		warned: make(map[inode]bool), unseen: make(map[uint32]unseen),
+		suspect: make(chan suspect, 64), suspectLibrary: make(chan suspect, 64), examined: newExamined(),
 	}
 }
 

@@ -2,8 +2,10 @@ package probes
 
 import (
 	"bytes"
+	"debug/elf"
 	"errors"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,7 +17,7 @@ import (
 type Unobservable struct {
 	PID        uint32 `json:"pid"`
 	Executable string `json:"executable"` // the file whose TLS it is
-	Stack      string `json:"stack"`      // gnutls, nss, java, mbedtls, wolfssl, s2n, boringssl, aws-lc, rustls
+	Stack      string `json:"stack"`      // of byName or byText, or unknown
 	Reason     string `json:"reason"`     // stripped, no_tap, attach_failed
 	Detail     string `json:"detail,omitempty"`
 }
@@ -39,7 +41,7 @@ func (t *Taps) Unobservable() (all []Unobservable) {
 // stack is a TLS implementation that a file holds and no tap reads.
 type stack struct{ name, reason, detail string }
 
-// byName knows libraries by their names.
+// byName knows libraries, and a runtime that does TLS in what it runs, by their names.
 var byName = []struct {
 	prefix string
 	stack
@@ -48,20 +50,14 @@ var byName = []struct {
 	{"libmbedtls.so", stack{name: "mbedtls", reason: "no_tap"}},
 	{"libwolfssl.so", stack{name: "wolfssl", reason: "no_tap"}},
 	{"libs2n.so", stack{name: "s2n", reason: "no_tap"}},
+	{"beam.smp", stack{name: "erlang", reason: "no_tap"}},
 }
 
-// carriers are libraries with a TLS stack linked in, by how their names begin: gRPC's of
-// Python, Netty's of Java.
-var carriers = []string{"cygrpc.", "libnetty_tcnative"}
+// labels are what TLS derives its keys with, 1.3 by the first (RFC 8446, 7.1) and older ones
+// by the second (RFC 5246, 7.4.9). A file that carries one has a TLS stack linked in.
+var labels = []string{"c hs traffic", "client finished"}
 
-// mayCarry reports whether a file may have a stack linked in. Programs may; a library is
-// its programs' to name, but for carriers.
-func mayCarry(path string) bool {
-	base := filepath.Base(path)
-	return !strings.Contains(base, ".so") || slices.ContainsFunc(carriers, func(c string) bool { return strings.HasPrefix(base, c) })
-}
-
-// byText knows what is linked in and stripped by the texts that it carries.
+// byText knows which stack is linked in by a text of its own; of several it is the first.
 var byText = []struct {
 	text string
 	stack
@@ -69,15 +65,39 @@ var byText = []struct {
 	{"aws-lc", stack{name: "aws-lc", reason: "stripped"}},
 	{"BoringSSL", stack{name: "boringssl", reason: "stripped"}},
 	{"rustls-", stack{name: "rustls", reason: "stripped"}},
+	{"ssl/statem/", stack{name: "openssl", reason: "stripped"}},
+	{"GnuTLS", stack{name: "gnutls", reason: "stripped"}},
+	{"wolfSSL", stack{name: "wolfssl", reason: "no_tap"}},
+	{"mbedtls", stack{name: "mbedtls", reason: "no_tap"}},
+	{"sun.security.ssl", stack{name: "java", reason: "no_tap"}}, // compiled ahead of time
 }
 
-// Files under minStripped hold no TLS stack of their own; of larger ones at most
-// maxStripped is read, at scanRate, so that a node full of large binaries does not notice.
+// textSections are where compilers put texts, the last being that of Java's.
+var textSections = []string{".rodata", ".data", ".svm_heap"}
+
+// Smaller files hold no TLS stack of their own: of programs the smallest that was seen has
+// 550 KB, and libraries that do a part of TLS for another's stay below. Of larger ones at
+// most maxStripped is read, at scanRate, so that a node full of large binaries does not
+// notice.
 const (
-	minStripped = 2 << 20
+	minProgram  = 256 << 10
+	minLibrary  = 2 << 20
 	maxStripped = 512 << 20
 	scanRate    = 200 << 20 // bytes a second
 )
+
+// mayCarry reports whether a file may have a stack linked in. A Go program's is crypto/tls,
+// whatever texts it carries.
+func mayCarry(path string, file *os.File) bool {
+	least := int64(minProgram)
+	if isLibrary(path) {
+		least = minLibrary
+	}
+	st, err := file.Stat()
+	return err == nil && st.Size() >= least && !isGo(file)
+}
+
+func isLibrary(path string) bool { return strings.Contains(filepath.Base(path), ".so") }
 
 // named returns the stack of a library that its name gives away.
 func named(path string) (stack, bool) {
@@ -92,23 +112,18 @@ func named(path string) (stack, bool) {
 
 // inText looks for a stack's texts in a file.
 func inText(file *os.File, stop <-chan struct{}) (stack, bool) {
-	st, err := file.Stat()
-	if err != nil || st.Size() < minStripped {
-		return stack{}, false
+	missing := slices.Clone(labels)
+	for _, k := range byText {
+		missing = append(missing, k.text)
 	}
 	const piece, overlap = 1 << 20, 16
 	buf := make([]byte, piece+overlap)
-	r := io.LimitReader(file, maxStripped)
-	kept := 0
+	r, kept := texts(file), 0
 	for {
 		n, err := io.ReadFull(r, buf[kept:])
-		for _, k := range byText {
-			if bytes.Contains(buf[:kept+n], []byte(k.text)) {
-				return k.stack, true
-			}
-		}
+		missing = slices.DeleteFunc(missing, func(text string) bool { return bytes.Contains(buf[:kept+n], []byte(text)) })
 		if err != nil {
-			return stack{}, false
+			break
 		}
 		kept = copy(buf, buf[kept+n-overlap:kept+n])
 		select {
@@ -117,6 +132,35 @@ func inText(file *os.File, stop <-chan struct{}) (stack, bool) {
 		case <-time.After(piece * time.Second / scanRate):
 		}
 	}
+	carried := func(text string) bool { return !slices.Contains(missing, text) }
+	if !slices.ContainsFunc(labels, carried) {
+		return stack{}, false
+	}
+	for _, k := range byText {
+		if carried(k.text) {
+			return k.stack, true
+		}
+	}
+	return stack{name: "unknown", reason: "no_tap"}, true
+}
+
+// texts reads what an ELF file has of texts, and all of it where it does not say where
+// they are. What a runtime has put behind its own is left out, as it may speak of TLS.
+func texts(file *os.File) io.Reader {
+	f, err := openELF(file)
+	if err != nil {
+		return bytes.NewReader(nil)
+	}
+	var all []io.Reader
+	for _, s := range f.Sections {
+		if s.Type != elf.SHT_NOBITS && slices.Contains(textSections, s.Name) {
+			all = append(all, io.NewSectionReader(file, int64(s.Offset), int64(s.FileSize)))
+		}
+	}
+	if all == nil {
+		all = append(all, io.NewSectionReader(file, 0, math.MaxInt64))
+	}
+	return io.LimitReader(io.MultiReader(all...), maxStripped)
 }
 
 // suspect is a mapping of a file that no tap knows what to do with.
@@ -125,16 +169,23 @@ type suspect struct {
 	file *os.File
 }
 
-// suspects looks into large files in the background, one at a time.
+// suspects looks into large files in the background, one at a time: programs first, as
+// their requests may be on their way.
 func (f *finder) suspects() {
-	for {
+	for f.ctx.Err() == nil {
+		var s suspect
 		select {
-		case <-f.ctx.Done():
-			return
-		case s := <-f.suspect:
-			f.examine(s)
-			s.file.Close()
+		case s = <-f.suspect:
+		default:
+			select {
+			case <-f.ctx.Done():
+				return
+			case s = <-f.suspect:
+			case s = <-f.suspectLibrary:
+			}
 		}
+		f.examine(s)
+		s.file.Close()
 	}
 }
 
@@ -215,15 +266,18 @@ func (f *finder) pace(n int) error {
 // suspectLater says what a file without a target is, or hands it to the background, which
 // then owns it.
 func (f *finder) suspectLater(m mapping, file *os.File, as fileState) {
-	k, _ := named(m.path)
+	k, ok := named(m.path)
 	f.learn(m, found{as: as, blind: k})
-	// A Go program's stack is crypto/tls, whatever texts it carries.
-	if k != (stack{}) || !mayCarry(m.path) || isGo(file) {
+	if ok || !mayCarry(m.path, file) {
 		file.Close()
 		return
 	}
+	queue := f.suspect
+	if isLibrary(m.path) {
+		queue = f.suspectLibrary
+	}
 	select {
-	case f.suspect <- suspect{m, file}:
+	case queue <- suspect{m, file}:
 	default: // too many at once: looked at again at the next sweep
 		file.Close()
 		f.forget(m)

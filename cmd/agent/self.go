@@ -109,12 +109,13 @@ func (s *self) samples(emit func(metric.Sample)) {
 	for src, n := range attached {
 		gauge("tollwire.tap.attached", "", "Files and sockets that a tap is attached to.", float64(n), metric.Attr{Key: "source", Value: src})
 	}
-	unseen := map[string]int{}
+	unseen := map[[2]string]int{}
 	for _, u := range s.taps.Unobservable() {
-		unseen[u.Reason]++
+		unseen[[2]string{u.Stack, u.Reason}]++
 	}
-	for why, n := range unseen {
-		gauge("tollwire.process.unobservable", "", "Processes whose TLS cannot be read, by reason.", float64(n), metric.Attr{Key: "reason", Value: why})
+	for k, n := range unseen {
+		gauge("tollwire.process.unobservable", "", "Processes whose TLS cannot be read, by stack and reason.", float64(n),
+			metric.Attr{Key: "stack", Value: k[0]}, metric.Attr{Key: "reason", Value: k[1]})
 	}
 	gauge("tollwire.queue.depth", "", "What waits in a queue.", float64(s.pipeline.queued.Load()), metric.Attr{Key: "queue", Value: "calls"})
 	count("tollwire.queue.dropped", "", "Finished calls that the queue had no room for.", s.pipeline.dropped.Load(), metric.Attr{Key: "queue", Value: "calls"})
