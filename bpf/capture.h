@@ -227,16 +227,17 @@ static __always_inline void alike(struct xfer *x)
 	x->msgs_left = forget(x, x->msgs_left);
 }
 
-// Copies the len bytes at x->buf into one record. Records come in size classes,
-// so that the ring is not filled with air.
-static __always_inline void cross_piece(struct xfer *x, __u64 len)
+// Copies the len bytes at x->buf, PIECE at most, into a record that is still to be
+// submitted; NULL when they had to be dropped. Records come in size classes, so that the
+// ring is not filled with air; the lower ones can be left out.
+static __always_inline struct piece *copy_piece(struct xfer *x, __u64 len, bool small)
 {
 	struct piece *p;
 	__u32 room;
 
-	if (len <= 160)
+	if (small && len <= 160)
 		p = bpf_ringbuf_reserve(x->ring, sizeof(*p) + (room = 160), 0);
-	else if (len <= 928)
+	else if (small && len <= 928)
 		p = bpf_ringbuf_reserve(x->ring, sizeof(*p) + (room = 928), 0);
 	else if (len <= 4000)
 		p = bpf_ringbuf_reserve(x->ring, sizeof(*p) + (room = 4000), 0);
@@ -244,7 +245,7 @@ static __always_inline void cross_piece(struct xfer *x, __u64 len)
 		p = bpf_ringbuf_reserve(x->ring, sizeof(*p) + (room = PIECE), 0);
 	if (!p) {
 		drop(x, len, GAP_RING_FULL);
-		return;
+		return NULL;
 	}
 	__u32 size = forget(x, len);
 
@@ -253,11 +254,24 @@ static __always_inline void cross_piece(struct xfer *x, __u64 len)
 	if (read_bytes(x, p->data, size, x->buf)) {
 		bpf_ringbuf_discard(p, 0);
 		drop(x, len, GAP_FAULT);
-		return;
+		return NULL;
 	}
+	return p;
+}
+
+static __always_inline void submit_piece(struct xfer *x, struct piece *p, __u64 len)
+{
 	fill(&p->hdr, x, KIND_DATA, len);
 	bpf_ringbuf_submit(p, 0);
 	count_submitted(x, len);
+}
+
+static __always_inline void cross_piece(struct xfer *x, __u64 len, bool small)
+{
+	struct piece *p = copy_piece(x, len, small);
+
+	if (p)
+		submit_piece(x, p, len);
 }
 
 static __always_inline long read_segment(struct xfer *x, __u64 iov, struct iovec *v)
@@ -319,8 +333,9 @@ static __always_inline void gather(struct xfer *x, __u64 iov, __u64 segments)
 	next_segment(x);
 }
 
-// One round of the loop of cross: a piece or a new segment. 1 ends the loop.
-static int cross_step(__u32 i, struct xfer *x)
+// One round of the loop of cross: a piece, of the next segment where one has ended. 1
+// ends the loop.
+static __always_inline int cross_next(struct xfer *x, bool small)
 {
 	__u64 len = x->n;
 
@@ -330,19 +345,25 @@ static int cross_step(__u32 i, struct xfer *x)
 		if (!x->iov)
 			return 1;
 		next_segment(x);
-		return 0;
 	}
 	if (len > x->seg_left)
 		len = x->seg_left;
+	if (!len) // an empty one, or a message's end
+		return 0;
 	if (len > PIECE)
 		len = PIECE;
 	len = forget(x, len);
-	cross_piece(x, len);
+	cross_piece(x, len, small);
 	len = forget(x, len);
 	x->buf += len;
 	x->seg_left -= len;
 	x->n -= len;
 	return 0;
+}
+
+static int cross_step(__u32 i, struct xfer *x)
+{
+	return cross_next(x, true);
 }
 
 static __always_inline bool verdict_is(struct xfer *x, __u32 exchange, __u32 verdict)
@@ -369,7 +390,7 @@ static __noinline __attribute__((unused)) int cross(struct xfer *x)
 			bpf_loop(MAX_PIECES - 1, cross_step, x, 0);
 	} else {
 		for (__u32 i = 0; i < MAX_PIECES_UNROLLED; i++)
-			if (cross_step(i, x))
+			if (cross_next(x, !i))
 				break;
 	}
 	if (x->n) // more pieces or segments than a call may have here
@@ -562,13 +583,28 @@ static __always_inline __u32 first_bytes(struct xfer *x, __u64 *v)
 	return have > 8 ? 8 : have;
 }
 
+// A number for the exchange whose answer begins at what comes next in its direction.
+static __always_inline void number_exchange(struct conn *c, __u32 answers)
+{
+	c->exchange++;
+	c->answer_pos = c->pos[answers & 1];
+}
+
+// Whether a request crosses of whose answer nothing was seen yet. What comes in its
+// direction is its body then, whatever it looks like: a prompt may have an access log in
+// it. Who sends the next request without waiting has it decoded all the same.
+static __always_inline bool in_body(struct conn *c)
+{
+	return c->phase == PHASE_OPEN && c->pos[!c->req_dir] == c->answer_pos;
+}
+
 static __always_inline void new_exchange(struct xfer *x, __u8 phase)
 {
 	struct conn *c = x->conn;
 
 	c->req_dir = x->dir;
 	if (!(c->flags & CONN_RESPONSE))
-		c->exchange++;
+		number_exchange(c, !x->dir);
 	c->flags &= ~CONN_RESPONSE;
 	c->asking = ASKING_NOTHING;
 	c->message[0] = 0;
@@ -584,7 +620,8 @@ static __noinline __attribute__((unused)) int expect_answer(struct conn *c, __u6
 {
 	__u64 v = 0;
 
-	if (!c || c->phase == PHASE_H2 || c->phase == PHASE_DEAD || c->req_dir != DIR_WRITE)
+	if (!c || c->phase == PHASE_H2 || c->phase == PHASE_DEAD || c->req_dir != DIR_WRITE ||
+	    in_body(c))
 		return 0;
 	if (n < sizeof(v) || bpf_probe_read_user(&v, sizeof(v), (void *)buf))
 		return 0;
@@ -593,7 +630,8 @@ static __noinline __attribute__((unused)) int expect_answer(struct conn *c, __u6
 		c->asking = ASKING_OPEN;
 		break;
 	case MATCH_REQUEST:
-		if (every_head() || path_smells(buf, n < PATH_SCAN ? n : PATH_SCAN))
+		if (c->phase == PHASE_OPEN || every_head() ||
+		    path_smells(buf, n < PATH_SCAN ? n : PATH_SCAN))
 			c->asking = ASKING_OPEN;
 		else
 			c->asking = ASKING_SKIP;
@@ -654,7 +692,7 @@ static __always_inline void on_bytes(struct xfer *x)
 		} else if (d != c->req_dir) {
 			if (match != MATCH_RESPONSE)
 				match = MATCH_NONE;
-		} else if (match == MATCH_RESPONSE || match == MATCH_H2) {
+		} else if (match == MATCH_RESPONSE || match == MATCH_H2 || in_body(c)) {
 			match = MATCH_NONE;
 		}
 		if (match == MATCH_PREFIX) {
@@ -674,8 +712,10 @@ static __always_inline void on_bytes(struct xfer *x)
 
 		if (len > PATH_SCAN)
 			len = PATH_SCAN;
-		// What the kernel itself sends is not looked into, and crosses.
-		if (every_head() || x->kernel || path_smells(x->buf, len))
+		// What the kernel itself sends is not looked into, and crosses. So does what comes
+		// after a call to a model: it may be more of that, and user space knows.
+		if (c->phase == PHASE_OPEN || every_head() || x->kernel ||
+		    path_smells(x->buf, len))
 			new_exchange(x, PHASE_OPEN);
 		else
 			new_exchange(x, PHASE_SKIP);
@@ -684,13 +724,13 @@ static __always_inline void on_bytes(struct xfer *x)
 	}
 	case MATCH_RESPONSE:
 		if (c->asking) {
-			c->exchange++;
+			number_exchange(c, d);
 			c->flags |= CONN_RESPONSE;
 			c->phase = c->asking == ASKING_OPEN ? PHASE_OPEN : PHASE_SKIP;
 			c->asking = ASKING_NOTHING;
 		} else if (c->phase == PHASE_UNKNOWN) {
 			c->req_dir = !d;
-			c->exchange = 1;
+			number_exchange(c, d);
 			c->flags |= CONN_RESPONSE;
 			// The request of a late connection may have gone by long ago.
 			c->phase = c->flags & CONN_LATE ? PHASE_SKIP : PHASE_OPEN;

@@ -84,7 +84,7 @@ static __always_inline int cross_run(struct xfer *x)
 
 	if (len > PIECE)
 		len = PIECE;
-	cross_piece(x, len);
+	cross_piece(x, len, true);
 	move_on(x, len);
 	x->run = forget(x, 0);
 	return 0;

@@ -49,6 +49,7 @@ struct conn {
 	__u64 pos[2];
 	__u64 gap[2];
 	__u64 message[2]; // bytes since the message's head
+	__u64 answer_pos; // where the exchange's answer begins in its direction
 	__u64 held[2];    // the start of what may be a head: held_len bytes, kept back
 	__u64 held_time[2];
 	__u32 exchange;

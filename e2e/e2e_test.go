@@ -362,7 +362,8 @@ func TestSeenIsWhatTheClientCounted(t *testing.T) {
 	}
 }
 
-// TestBigBodies: a prompt of 3 MiB and a stream of 2 MiB come through whole.
+// TestBigBodies: a prompt of 3 MiB and a stream of 2 MiB come through whole, and so does a
+// prompt that looks like requests wherever a write or a read cuts it.
 func TestBigBodies(t *testing.T) {
 	s := start(t)
 	a := s.agent()
@@ -371,10 +372,13 @@ func TestBigBodies(t *testing.T) {
 		s.finish(s.run(s.program(name), clients.Spec{BaseURL: s.sim.URL, CA: s.sim.CA, Calls: []clients.Call{
 			{Provider: "openai", PromptBytes: 3 << 20, Stream: true, Sim: "tokens=10"},
 			{Provider: "anthropic", PromptBytes: 100, Stream: true, Sim: "body=2097152;size=4000"},
+			{Provider: "openai", PromptBytes: 512 << 10, Prompt: "GET / ", Sim: "tokens=10"},
+			{Provider: "anthropic", PromptBytes: 512 << 10, Prompt: "POST / ", Stream: true, Sim: "tokens=10"},
 		}}))
-		n += 2
+		n += 4
 	}
 	s.matches(a, "client", n)
+	s.matches(a, "server", n)
 	if d := s.scrape(a).Sum("tollwire_capture_bytes_total", "fate", "dropped"); d != 0 {
 		t.Errorf("%.0f bytes dropped", d)
 	}

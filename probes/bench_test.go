@@ -27,9 +27,9 @@ type load struct {
 }
 
 var loads = []load{
-	{"256B", "request", 256, 3000},
-	{"4KiB", "request", 4 << 10, 2000},
-	{"16KiB", "request", 16 << 10, 1000},
+	{"256B", "exchange", 256, 3000},
+	{"4KiB", "exchange", 4 << 10, 2000},
+	{"16KiB", "exchange", 16 << 10, 1000},
 	{"ignored", "ignored", 256, 3000},
 }
 

@@ -32,7 +32,7 @@ func TestCalls(t *testing.T) {
 	for _, way := range []struct {
 		name  string
 		calls int
-	}{{"plain", 1}, {"ex", 1}, {"retried", 1}, {"retried-ex", 1}, {"partial", 1}, {"nested", 1}, {"called-back", 1}, {"peeked", 1},
+	}{{"plain", 1}, {"ex", 1}, {"retried", 1}, {"retried-ex", 1}, {"partial", 1}, {"nested", 1}, {"called-back", 1}, {"peeked", 1}, {"logging", 1},
 		{"cleared", 1}, {"renegotiated", 1}, {"ended", 1}, {"ended-ex", 1}, {"cut", 1}, {"threads", 4}, {"forked", 2}} {
 		t.Run(way.name, func(t *testing.T) {
 			c := &capture{T: t, store: c.store}
@@ -46,6 +46,9 @@ func TestCalls(t *testing.T) {
 				want := fmt.Appendf(nil, "POST /v1/x?id=%s HTTP/1.1\r\nContent-Length: 40000\r\n\r\n", id)
 				for i := range 40000 {
 					want = append(want, 'a'+byte(i%26))
+				}
+				for i := 1000; way.name == "logging" && i < len(want); i += 1000 {
+					copy(want[i:i+14], map[bool]string{true: "POST / HTTP/1.1", false: "GET / HTTP/1.1"}[i%3000 == 0])
 				}
 				for _, dir := range []flow.Dir{flow.Write, flow.Read} {
 					got := c.one(dir, "id="+id+" ")

@@ -24,7 +24,7 @@ func (c *checker) kernel() {
 	c.feature(featureUprobes, c.uprobe, "no TLS is read", "a kernel with CONFIG_UPROBE_EVENTS=y and CONFIG_PERF_EVENTS=y")
 	c.feature("uprobe_multi", features.HaveBPFLinkUprobeMulti(), "a perf event for each function: attaching takes longer", old+"6.6 or later")
 	c.feature("probe cookies", features.HaveProgramHelper(ebpf.Kprobe, asm.FnGetAttachCookie), "an answer without a stated length ends when its session is freed (OpenSSL 1.1.1 and 3.0)", old+"5.15 or later")
-	c.feature("bpf_loop", features.HaveProgramHelper(ebpf.Kprobe, asm.FnLoop), "of one call 384 KiB are read; all of an HTTP/2 connection crosses", old+"5.17 or later")
+	c.feature("bpf_loop", features.HaveProgramHelper(ebpf.Kprobe, asm.FnLoop), "of one call 24 pieces are read, of up to 16 KiB and one segment each; all of an HTTP/2 connection crosses", old+"5.17 or later")
 	c.feature("raw tracepoints", tryRawTracepoint(), "plaintext sockets and the ends of processes are not seen", "a kernel with CONFIG_BPF_EVENTS=y")
 	if running().rawPreempts {
 		c.feature("perf tracepoints", perfTracepoints(), "while this kernel has preempted a task inside of a program, system calls of stripped TLS, and of sockets without kprobes, are missed", "mount tracefs at /sys/kernel/tracing; for a pod as a hostPath")

@@ -40,6 +40,7 @@ type coreConn struct {
 	Pos       [2]uint64
 	Gap       [2]uint64
 	Message   [2]uint64
+	AnswerPos uint64
 	Held      [2]uint64
 	HeldTime  [2]uint64
 	Exchange  uint32

@@ -22,6 +22,7 @@ type Call struct {
 	Stream      bool
 	NoUsage     bool              // OpenAI streams: do not ask for usage
 	PromptBytes int               // length of the prompt's text
+	Prompt      string            // what the text repeats; "" for a question
 	Sim         string            // x-llmsim: how llmsim is to answer
 	Headers     map[string]string // more request headers
 	Body        string            // "" for a body made of the above

@@ -2,6 +2,7 @@ package clients
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -238,7 +239,8 @@ func (c *Call) wire(tag string) wireCall {
 	if w.Body != "" {
 		return w
 	}
-	prompt := strings.Repeat("How long is a piece of string? ", c.PromptBytes/31+1)[:max(c.PromptBytes, 5)]
+	text := cmp.Or(c.Prompt, "How long is a piece of string? ")
+	prompt := strings.Repeat(text, c.PromptBytes/len(text)+1)[:max(c.PromptBytes, 5)]
 	body := map[string]any{
 		"model":    c.Model,
 		"messages": []any{map[string]string{"role": "user", "content": prompt}},

@@ -9,8 +9,9 @@
 
 static SSL_CTX *clients, *servers;
 
-// What talk does besides.
-static int peeking, renegotiating;
+// What talk does besides. logging: it sends a log of requests, in which a line begins
+// wherever a read or a write does.
+static int peeking, renegotiating, logging;
 
 // Shakes hands once more, once the server has read what was sent before.
 static void renegotiate(struct pair p, char *in, int *got)
@@ -34,6 +35,8 @@ static int compose(char *out, const char *id)
 
 	for (int i = 0; i < BODY; i++)
 		out[len++] = 'a' + i % 26;
+	for (int i = 1000; logging && i < len; i += 1000)
+		memcpy(out + i, i % 3000 ? "GET / HTTP/1.1" : "POST / HTTP/1.1", 14);
 	return len;
 }
 
@@ -245,6 +248,9 @@ int main(int argc, char **argv)
 	} else if (!strcmp(way, "peeked")) {
 		peeking = 1;
 		simple(id, 2);
+	} else if (!strcmp(way, "logging")) {
+		logging = 1;
+		simple(id, 2);
 	} else if (!strcmp(way, "cleared")) {
 		cleared(id);
 	} else if (!strcmp(way, "renegotiated")) {
@@ -279,7 +285,7 @@ int main(int argc, char **argv)
 			_exit(0);
 		must(waitpid(child, &status, 0) == child && !status, "the child");
 	} else {
-		fprintf(stderr, "usage: sslcalls plain|ex|retried|retried-ex|partial|nested|called-back|peeked|cleared|renegotiated|ended|ended-ex|cut|threads|forked ID\n");
+		fprintf(stderr, "usage: sslcalls plain|ex|retried|retried-ex|partial|nested|called-back|peeked|logging|cleared|renegotiated|ended|ended-ex|cut|threads|forked ID\n");
 		return 2;
 	}
 	return 0;
