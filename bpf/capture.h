@@ -645,11 +645,56 @@ static __noinline __attribute__((unused)) int expect_answer(struct conn *c, __u6
 static __always_inline void apply_verdict(struct xfer *x)
 {
 	struct conn *c = x->conn;
+	struct settings *s = settings();
 
+	if (!s || c->verdicts == s->verdicts)
+		return;
+	c->verdicts = s->verdicts;
 	if (verdict_is(x, 0, VERDICT_NOT_HTTP))
 		c->phase = PHASE_DEAD;
 	else if (c->phase == PHASE_OPEN && verdict_is(x, c->exchange, VERDICT_IGNORE))
 		c->phase = PHASE_SKIP;
+}
+
+// What most calls are: a piece of its own on an open connection of which there is no
+// news. Its bytes are read once, into the record, and a head is looked for there. False
+// when it is another call, and nothing has been done.
+static __always_inline bool cross_whole(struct xfer *x)
+{
+	struct settings *s = settings();
+	struct conn *c = x->conn;
+	__u32 d = x->dir & 1;
+	struct piece *p;
+
+	if (!s || c->phase != PHASE_OPEN || c->verdicts != s->verdicts || c->held_len[d] ||
+	    (c->asking && d != c->req_dir) || !(c->flags & CONN_CROSSED) || x->n < 8 ||
+	    x->n > PIECE || x->n > x->seg_left ||
+	    (s->body_limit && c->message[d] + x->n > s->body_limit))
+		return false;
+	x->settings = s;
+	x->ring = ring_of(&x->key);
+	if (!x->ring)
+		return false;
+	p = copy_piece(x, x->n, true);
+	if (!p)
+		return true;
+	switch (match_head(*(__u64 *)p->data, 8)) {
+	case MATCH_POST:
+	case MATCH_REQUEST:
+		if (d == c->req_dir && !in_body(c)) {
+			new_exchange(x, PHASE_OPEN);
+			x->head = 1;
+		}
+		break;
+	case MATCH_RESPONSE:
+		if (d != c->req_dir) {
+			c->message[d] = 0;
+			x->head = 1;
+		}
+		break;
+	}
+	submit_piece(x, p, x->n);
+	return true;
 }
 
 // Handles x->n bytes of x->conn. The caller has filled all of x but ring,
@@ -662,6 +707,8 @@ static __always_inline void on_bytes(struct xfer *x)
 	bool fits = false;
 
 	x->head = 0;
+	if (cross_whole(x))
+		return;
 	if (c->phase == PHASE_OPEN || c->phase == PHASE_H2)
 		apply_verdict(x);
 	if (c->phase == PHASE_DEAD) {

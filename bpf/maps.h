@@ -45,6 +45,7 @@ enum asking {
 struct conn {
 	__u64 gen;
 	__u64 start;
+	__u64 verdicts; // of settings, when it last looked for its own
 	__u64 ino; // of the socket, 0 for TLS sessions
 	__u64 pos[2];
 	__u64 gap[2];
@@ -176,10 +177,12 @@ struct settings {
 	__u32 self;       // our own thread group, never captured
 	__u64 body_limit; // bytes a message and direction
 	__u64 zero;       // always 0, which the verifier does not know
+	__u64 verdicts;   // grows with each verdict
 	__u64 every_head; // not 0: the head of every HTTP/1 request crosses, whatever its path
 };
 
-// Written by user space before the first probe is attached; every_head later, too.
+// Written by user space before the first probe is attached; verdicts and every_head
+// later, too.
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);

@@ -36,6 +36,7 @@ type socketFentryConn struct {
 	_         structs.HostLayout
 	Gen       uint64
 	Start     uint64
+	Verdicts  uint64
 	Ino       uint64
 	Pos       [2]uint64
 	Gap       [2]uint64
@@ -92,6 +93,7 @@ type socketFentrySettings struct {
 	Self      uint32
 	BodyLimit uint64
 	Zero      uint64
+	Verdicts  uint64
 	EveryHead uint64
 }
 

@@ -79,9 +79,13 @@ const maxShards = 64 // MAX_SHARDS of bpf/maps.h
 // Taps is the running kernel side. Its methods may be called by several
 // goroutines, Read by one for each shard.
 type Taps struct {
-	cfg     Config
-	log     *slog.Logger
-	core    coreObjects
+	cfg  Config
+	log  *slog.Logger
+	core coreObjects
+
+	telling  sync.Mutex // held while settings change
+	settings coreSettings
+
 	rings   []*ebpf.Map
 	readers []*reader
 	// programs of the taps that the kernel accepted, by name
@@ -176,7 +180,12 @@ func (t *Taps) load() error {
 	if err := spec.LoadAndAssign(&t.core, nil); err != nil {
 		return fmt.Errorf("load the core object: %w", err)
 	}
-	if err := t.configure(false); err != nil {
+	err = t.tell(func(s *coreSettings) {
+		s.Shards = uint32(t.cfg.Rings)
+		s.Self = uint32(os.Getpid())
+		s.BodyLimit = uint64(t.cfg.BodyLimit)
+	})
+	if err != nil {
 		return err
 	}
 	for _, m := range t.rings {
@@ -192,17 +201,12 @@ func (t *Taps) load() error {
 	return nil
 }
 
-// configure writes what the programs are told.
-func (t *Taps) configure(everyHead bool) error {
-	settings := coreSettings{
-		Shards:    uint32(t.cfg.Rings),
-		Self:      uint32(os.Getpid()),
-		BodyLimit: uint64(t.cfg.BodyLimit),
-	}
-	if everyHead {
-		settings.EveryHead = 1
-	}
-	if err := t.core.Config.Put(uint32(0), &settings); err != nil {
+// tell changes what the programs are told.
+func (t *Taps) tell(change func(s *coreSettings)) error {
+	t.telling.Lock()
+	defer t.telling.Unlock()
+	change(&t.settings)
+	if err := t.core.Config.Put(uint32(0), &t.settings); err != nil {
 		return fmt.Errorf("write settings: %w", err)
 	}
 	return nil
@@ -334,7 +338,7 @@ func (t *Taps) SetVerdict(c flow.Conn, exchange uint32, v flow.Verdict) error {
 	if err := t.core.Verdicts.Put(&key, uint32(v)); err != nil {
 		return fmt.Errorf("set verdict on %v: %w", c, err)
 	}
-	return nil
+	return t.tell(func(s *coreSettings) { s.Verdicts++ })
 }
 
 // CrossEveryHead lets the heads of requests cross that cannot be calls to a model by
@@ -346,7 +350,12 @@ func (t *Taps) CrossEveryHead(on bool) error {
 	if t.final != nil {
 		return os.ErrClosed
 	}
-	return t.configure(on)
+	return t.tell(func(s *coreSettings) {
+		s.EveryHead = 0
+		if on {
+			s.EveryHead = 1
+		}
+	})
 }
 
 // Close detaches everything, lets the readers empty their shards for up to a
