@@ -583,6 +583,8 @@ static __always_inline __u32 first_bytes(struct xfer *x, __u64 *v)
 	return have > 8 ? 8 : have;
 }
 
+#define STATUS 9 // bytes of a response before its status
+
 // A number for the exchange whose answer begins at what comes next in its direction.
 static __always_inline void number_exchange(struct conn *c, __u32 answers)
 {
@@ -596,6 +598,17 @@ static __always_inline void number_exchange(struct conn *c, __u32 answers)
 static __always_inline bool in_body(struct conn *c)
 {
 	return c->phase == PHASE_OPEN && c->pos[!c->req_dir] == c->answer_pos;
+}
+
+// Of a response whose status begins with that digit: an interim one, such as 100
+// Continue, is no answer. Its call has nothing else in it, as far as can be known here.
+static __always_inline void note_interim(struct xfer *x, __u8 digit)
+{
+	struct conn *c = x->conn;
+	__u32 d = x->dir & 1;
+
+	if (digit == '1')
+		c->answer_pos = c->pos[d] + c->held_len[d] + x->n;
 }
 
 static __always_inline void new_exchange(struct xfer *x, __u8 phase)
@@ -630,8 +643,7 @@ static __noinline __attribute__((unused)) int expect_answer(struct conn *c, __u6
 		c->asking = ASKING_OPEN;
 		break;
 	case MATCH_REQUEST:
-		if (c->phase == PHASE_OPEN || every_head() ||
-		    path_smells(buf, n < PATH_SCAN ? n : PATH_SCAN))
+		if (every_head() || path_smells(buf, n < PATH_SCAN ? n : PATH_SCAN))
 			c->asking = ASKING_OPEN;
 		else
 			c->asking = ASKING_SKIP;
@@ -680,16 +692,23 @@ static __always_inline bool cross_whole(struct xfer *x)
 		return true;
 	switch (match_head(*(__u64 *)p->data, 8)) {
 	case MATCH_POST:
-	case MATCH_REQUEST:
 		if (d == c->req_dir && !in_body(c)) {
 			new_exchange(x, PHASE_OPEN);
 			x->head = 1;
+		}
+		break;
+	case MATCH_REQUEST:
+		if (d == c->req_dir && !in_body(c)) { // its path decides
+			bpf_ringbuf_discard(p, 0);
+			return false;
 		}
 		break;
 	case MATCH_RESPONSE:
 		if (d != c->req_dir) {
 			c->message[d] = 0;
 			x->head = 1;
+			if (x->n > STATUS)
+				note_interim(x, p->data[STATUS]);
 		}
 		break;
 	}
@@ -705,6 +724,7 @@ static __always_inline void on_bytes(struct xfer *x)
 	__u32 d = x->dir & 1;
 	int match = MATCH_NONE;
 	bool fits = false;
+	__u8 digit = 0;
 
 	x->head = 0;
 	if (cross_whole(x))
@@ -759,10 +779,8 @@ static __always_inline void on_bytes(struct xfer *x)
 
 		if (len > PATH_SCAN)
 			len = PATH_SCAN;
-		// What the kernel itself sends is not looked into, and crosses. So does what comes
-		// after a call to a model: it may be more of that, and user space knows.
-		if (c->phase == PHASE_OPEN || every_head() || x->kernel ||
-		    path_smells(x->buf, len))
+		// What the kernel itself sends is not looked into, and crosses.
+		if (every_head() || x->kernel || path_smells(x->buf, len))
 			new_exchange(x, PHASE_OPEN);
 		else
 			new_exchange(x, PHASE_SKIP);
@@ -784,6 +802,8 @@ static __always_inline void on_bytes(struct xfer *x)
 		}
 		c->message[d] = 0;
 		x->head = 1;
+		if (!read_bytes(x, &digit, 1, x->buf + STATUS - (c->held_len[d] & 7)))
+			note_interim(x, digit);
 		break;
 	case MATCH_H2:
 		c->phase = PHASE_H2;

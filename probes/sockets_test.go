@@ -113,7 +113,7 @@ while s.recv(4096): pass`},
 os.write(s.fileno(), request)
 while os.read(s.fileno(), 4096): pass`},
 		{name: "writev,readv", program: `
-os.writev(s.fileno(), [request[:3], b"", request[3:50], request[50:]])
+os.writev(s.fileno(), [request[:3], b""] + [request[i:i+5] for i in range(3, 98, 5)] + [request[98:]])
 while os.readv(s.fileno(), [bytearray(7), bytearray(1), bytearray(4096)]): pass`},
 		{name: "sendmsg,recvmsg", program: `
 s.sendmsg([request[:60], request[60:]])

@@ -46,7 +46,9 @@ func curlCommand(path string, s *Spec, specFile string) (*exec.Cmd, error) {
 		for k, v := range headers {
 			set("header", k+": "+v)
 		}
-		set("header", "Expect:")
+		if headers["Expect"] == "" {
+			set("header", "Expect:")
+		}
 		if !s.KeepAlive {
 			set("header", "Connection: close")
 		}
