@@ -43,10 +43,9 @@ type row struct {
 // run is one run of a program.
 type run struct {
 	exit  int
-	bytes int // printed
 	took  time.Duration
 	calls int // in the ledger
-	said  string
+	said  string // what it printed
 	first bool // of its round
 }
 
@@ -170,7 +169,7 @@ func (r *row) once(ctx context.Context, s *trial.Sim, dir string) (*run, error) 
 	stop := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
 	defer stop.Stop()
 	cmd.Wait()
-	return &run{exit: cmd.ProcessState.ExitCode(), bytes: out.Len(), took: time.Since(began), said: out.String()}, ctx.Err()
+	return &run{exit: cmd.ProcessState.ExitCode(), took: time.Since(began), said: out.String()}, ctx.Err()
 }
 
 // judge holds the agent's records to the calls that the program made.

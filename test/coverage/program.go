@@ -25,7 +25,7 @@ type place struct {
 type program struct {
 	name    string
 	tls     string   // the TLS stack it carries, and how
-	library []string // prefixes of capture sources that may see it
+	library []string // capture sources that may see it
 	unseen  string   // the reason why it is not: the stack's name in `tollwire check`; empty: it must be seen
 	debian  []string // packages
 	// install makes the program ready in a folder that is kept, and returns its path.

@@ -63,8 +63,10 @@ func (r *row) harm() string {
 		switch {
 		case a.exit != b.exit:
 			return fmt.Sprintf("exit %d, without the agent %d: %s", a.exit, b.exit, strings.TrimSpace(a.said))
-		case a.bytes != b.bytes && steady(r.runs[0]):
-			return fmt.Sprintf("%d bytes printed, without the agent %d", a.bytes, b.bytes)
+		case a.said != b.said && steady(r.runs[0], run.text):
+			return fmt.Sprintf("it printed %q, without the agent %q", a.said, b.said)
+		case len(a.said) != len(b.said) && steady(r.runs[0], run.size):
+			return fmt.Sprintf("%d bytes printed, without the agent %d", len(a.said), len(b.said))
 		case a.calls != b.calls:
 			return fmt.Sprintf("%d calls, without the agent %d", a.calls, b.calls)
 		}
@@ -72,9 +74,22 @@ func (r *row) harm() string {
 	return ""
 }
 
-// steady reports whether the program prints as much each time it runs alone.
-func steady(runs []run) bool {
-	return !slices.ContainsFunc(runs, func(r run) bool { return r.bytes != runs[0].bytes })
+func (r run) text() string { return r.said }
+func (r run) size() int    { return len(r.said) }
+
+// steady reports whether the program prints the same each time it runs alone, or as much.
+func steady[T comparable](runs []run, of func(run) T) bool {
+	return !slices.ContainsFunc(runs, func(r run) bool { return of(r) != of(runs[0]) })
+}
+
+// strange returns a source that saw the program and has no business with its library.
+func (r *row) strange() string {
+	for _, source := range r.sources {
+		if !slices.Contains(r.library, source) {
+			return source
+		}
+	}
+	return ""
 }
 
 // verdict returns what is not as it must be, and the closing line.
@@ -101,6 +116,9 @@ func verdict(rows []*row) (bad []string, closing string) {
 			bad = append(bad, fmt.Sprintf("%s is not seen, and the agent does not say why", r.name))
 		case r.unseen == "" && (r.missed > 0 || exact < n):
 			bad = append(bad, fmt.Sprintf("%s: of %d calls %d were seen, %d with everything right%s", r.name, calls, n, exact, r.diffs()))
+		}
+		if by := r.strange(); by != "" {
+			bad = append(bad, fmt.Sprintf("%s is seen by %s: want %s alone", r.name, by, strings.Join(r.library, ", ")))
 		}
 		if h := r.harm(); h != "" {
 			bad = append(bad, r.name+" behaves differently: "+h)
