@@ -25,6 +25,7 @@ func compile(t testing.TB, name string) string {
 // TestCalls: what was written and what was read is seen whole, once and in order, however
 // the calls are made.
 func TestCalls(t *testing.T) {
+	anyWay(t)
 	c := start(t, Config{})
 	url, ca := server(t, true)
 	c.known(url, ca) // curl's library is this program's
@@ -52,7 +53,8 @@ func TestCalls(t *testing.T) {
 				}
 				for _, dir := range []flow.Dir{flow.Write, flow.Read} {
 					got := c.one(dir, "id="+id+" ")
-					if ended := dir == flow.Read && strings.HasPrefix(way.name, "ended"); got.ended != ended {
+					// Without cookies, before Linux 5.15, ended means no more than closed.
+					if ended := dir == flow.Read && strings.HasPrefix(way.name, "ended") && c.taps.cookies; got.ended != ended {
 						t.Errorf("%v %s: ended %v, want %v", dir, id, got.ended, ended)
 					}
 					if got.source != flow.SourceOpenSSL || got.late || got.gap != 0 || got.heads != 1 || !bytes.Equal(got.bytes, want) {

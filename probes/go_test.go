@@ -14,9 +14,14 @@ import (
 // goroots are other toolchains for TestGo: make test-go has them downloaded.
 var goroots = flag.String("goroots", "", "GOROOTs for TestGo, separated by commas, each built in every way")
 
+// clients are those of the tests that run in emulated machines, where building one takes
+// minutes: make test-kernels has them built.
+var clients = flag.String("clients", "", "folder with what buildClient would make for each test")
+
 // TestGo: Go programs as they are built: with symbols, stripped, as position-independent
 // executables, linked by the C compiler.
 func TestGo(t *testing.T) {
+	anyWay(t)
 	c := start(t, Config{})
 	server, ca := server(t, true)
 	try := func(name, goroot, cgo string, flags ...string) {
@@ -54,6 +59,10 @@ func TestGo(t *testing.T) {
 // the one that runs this test, and with flags of go build.
 func buildClient(t *testing.T, goroot, cgo string, flags ...string) string {
 	t.Helper()
+	name := filepath.Base(t.Name()) + "-client"
+	if *clients != "" {
+		return filepath.Join(*clients, name)
+	}
 	dir := t.TempDir()
 	source, err := os.ReadFile("testdata/goclient/main.go")
 	if err != nil {
@@ -64,7 +73,7 @@ func buildClient(t *testing.T, goroot, cgo string, flags ...string) string {
 			t.Fatal(err)
 		}
 	}
-	client := filepath.Join(dir, strings.ReplaceAll(filepath.Base(t.Name()), "/", "-")+"-client")
+	client := filepath.Join(dir, name)
 	command, env := "go", append(os.Environ(), "GOTOOLCHAIN=local", "GOWORK=off", "GOFLAGS=-buildvcs=false", "CGO_ENABLED="+cgo)
 	if goroot != "" { // Go 1.19 does not build where its GOROOT lies in the module cache
 		env = append(env, "GOMODCACHE="+filepath.Join(dir, "modules"))

@@ -77,11 +77,12 @@ func (s *store) forget() {
 	}
 }
 
-// turn has a running store read sockets by another way.
-func (s *store) turn(way string) error {
+// turn has a running store read sockets by another way. Nobody reads them meanwhile.
+func (s *store) turn(way string, meanwhile func()) error {
 	err := closeAll(s.taps.socketLinks)
 	s.forget()
 	s.taps.cfg.Sockets = way
+	meanwhile()
 	return errors.Join(err, s.taps.readSockets())
 }
 

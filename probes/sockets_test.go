@@ -362,7 +362,6 @@ func TestPeerOfGo(t *testing.T) {
 
 // TestLate: a connection says late when it was used before the tap, and only then.
 func TestLate(t *testing.T) {
-	needRoot(t)
 	url, _ := server(t, false)
 	at := strings.TrimPrefix(url, "http://")
 	host, port, _ := strings.Cut(at, ":")
@@ -385,19 +384,23 @@ ask(fresh, "unused-before"); ask(used, "used-before")`, host, port)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
+	c := start(t, Config{})
+	if err := c.turn(byWay, func() {
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+	}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
-		t.Fatal(err)
-	}
-	c := start(t, Config{Rings: 1})
 	in.Close()
 	if err := cmd.Wait(); err != nil {
 		t.Fatal(err)
 	}
 	for id, late := range map[string]bool{"unused-before": false, "used-before": true} {
-		if w := c.one(flow.Write, "id="+id); w.late != late {
+		if w := c.one(flow.Write, "id="+id); w.source != c.taps.sockets || w.late != late {
 			t.Errorf("%s: late is %v", id, w.late)
 		}
 	}
