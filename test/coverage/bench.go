@@ -44,9 +44,9 @@ type row struct {
 type run struct {
 	exit  int
 	took  time.Duration
-	calls int // in the ledger
+	calls int    // in the ledger
 	said  string // what it printed
-	first bool // of its round
+	first bool   // of its round
 }
 
 func (b *bench) run(ctx context.Context, programs []*ready) ([]*row, error) {
