@@ -31,14 +31,14 @@ func (c *checker) processes(ctx context.Context, t *Taps) {
 		path string
 	}
 	told := make(map[use]bool)
-	eachMapping(c.cfg.Proc, func(m mapping) {
-		if int(m.pid) == os.Getpid() || ctx.Err() != nil {
-			return
+	eachMapping(c.cfg.Proc, func(m mapping) bool {
+		if int(m.pid) == os.Getpid() {
+			return true
 		}
 		file := files[m.seen]
 		if file == nil {
 			if file = c.look(ctx, f, m, byReal); file == nil {
-				return // gone meanwhile
+				return ctx.Err() == nil // gone meanwhile
 			}
 			if file.closed { // another process may let it be read
 				hidden[m.pid] = true
@@ -47,12 +47,13 @@ func (c *checker) processes(ctx context.Context, t *Taps) {
 			}
 		}
 		if !file.tls || told[use{m.pid, m.path}] {
-			return
+			return ctx.Err() == nil
 		}
 		told[use{m.pid, m.path}] = true
 		p := file.Process
 		p.PID, p.Name, p.Library = m.pid, processName(c.cfg.Proc, m.pid), m.path
 		c.Processes = append(c.Processes, p)
+		return ctx.Err() == nil
 	})
 	c.Closed = len(hidden)
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -15,8 +16,9 @@ import (
 )
 
 // examined is what was found in the large files that were looked through, so that none
-// is looked through twice. Only the goroutine of suspects uses it.
+// is looked through twice.
 type examined struct {
+	mu    sync.Mutex
 	files map[fileState]examination
 	// builds are the files that are tapped, by what their linker said. A copy, in another
 	// layer of an image say, is known by that and by the code's standing at the same
@@ -62,9 +64,23 @@ func stateOf(file *os.File, real inode) (fileState, error) {
 	return fileState{real, st.Size, st.Mtim.Nano()}, nil
 }
 
+// of returns what was found in a file that is known by one of these.
+func (x *examined) of(files ...fileState) (e examination, ok bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, f := range files {
+		if e, ok = x.files[f]; ok {
+			break
+		}
+	}
+	return e, ok
+}
+
 // sameBuild returns what was found in a file of the same build.
 func (x *examined) sameBuild(file io.ReaderAt, b build) (examination, bool) {
+	x.mu.Lock()
 	e, ok := x.builds[b]
+	x.mu.Unlock()
 	if !ok {
 		return e, false
 	}
@@ -77,6 +93,8 @@ func (x *examined) sameBuild(file io.ReaderAt, b build) (examination, bool) {
 }
 
 func (x *examined) remember(e examination, b build, files ...fileState) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
 	if len(x.files) >= maxExamined {
 		clear(x.files)
 		clear(x.builds)

@@ -62,14 +62,17 @@ type finder struct {
 	// written is nil where the kernel gives none.
 	written *writeWatch
 
-	attaching sync.Mutex
+	mu      sync.Mutex
+	freed   *sync.Cond         // one of busy is not any more
+	busy    map[inode]struct{} // that probes are put on or taken off, by real inode
+	waiting map[*waiter]struct{}
+	left    bool              // files were left alone because of those
+	known   map[inode]found   // as mounts show it
+	files   map[inode]*tapped // by real inode
+	warned  map[inode]bool    // files that could not be tapped, told once
+	unseen  map[uint32]unseen
 
-	mu     sync.Mutex
-	known  map[inode]found   // as mounts show it
-	files  map[inode]*tapped // by real inode
-	warned map[inode]bool    // files that could not be tapped, told once
-	unseen map[uint32]unseen
-
+	again                   chan struct{} // asks for a scan
 	suspect, suspectLibrary chan suspect
 
 	examined *examined
@@ -85,11 +88,13 @@ const maxKnown = 1 << 16
 const sweepEvery = 30 * time.Second
 
 func newFinder(t *Taps) *finder {
-	return &finder{
+	f := &finder{
 		taps: t, log: t.log, known: make(map[inode]found), files: make(map[inode]*tapped),
-		warned: make(map[inode]bool), unseen: make(map[uint32]unseen),
-		suspect: make(chan suspect, 64), suspectLibrary: make(chan suspect, 64), examined: newExamined(),
+		warned: make(map[inode]bool), unseen: make(map[uint32]unseen), busy: make(map[inode]struct{}), waiting: make(map[*waiter]struct{}),
+		again: make(chan struct{}, 1), suspect: make(chan suspect, 64), suspectLibrary: make(chan suspect, 64), examined: newExamined(),
 	}
+	f.freed = sync.NewCond(&f.mu)
+	return f
 }
 
 // start listens for new mappings, scans those that are there, and goes on.
@@ -107,23 +112,25 @@ func (f *finder) start(ctx context.Context) error {
 		f.log.Warn("programs that start are found by scanning only", "err", err)
 	}
 	if f.written != nil {
-		f.wg.Go(func() { f.written.give(f.rewritten) })
+		written := func(t *tapped) { f.wg.Go(func() { f.rewritten(t) }) }
+		f.wg.Go(func() { f.written.give(written) })
 		f.wg.Go(func() {
-			if err := f.written.run(f.rewritten); err != nil {
+			if err := f.written.run(written); err != nil {
 				f.log.Warn("files that are written to in place are told when they are mapped again", "err", err)
 			}
 		})
 	}
 	f.scan()
 	if f.watch != nil {
-		f.wg.Go(func() {
-			if err := f.watch.run(func(m mapping) { f.mapped(m, false) }, func() { f.scan() }); err != nil {
+		f.inTurns(patience, func(do turn) {
+			mapped := func(m mapping) bool { return do(m, func() { f.mapped(m, false) }) }
+			if err := f.watch.run(mapped, f.scanSoon); err != nil {
 				f.log.Error("programs that start are found by scanning only", "err", err)
 			}
 		})
 	}
 	f.wg.Go(f.sweep)
-	f.wg.Go(f.suspects)
+	f.inTurns(examinePatience, f.suspects)
 	return nil
 }
 
@@ -136,7 +143,15 @@ func (f *finder) stop() error {
 	if f.written != nil {
 		errs = append(errs, f.written.close())
 	}
-	f.wg.Wait()
+	ended := make(chan struct{})
+	go func() {
+		f.wg.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(farewell): // who waits for a file attaches nothing any more
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	errs = append(errs, detach(slices.Collect(maps.Values(f.files))...))
@@ -156,7 +171,7 @@ func detach(files ...*tapped) error {
 	}
 	err := closeAll(all)
 	for _, t := range files {
-		t.lease.Close() // nil has nothing to close
+		go t.lease.Close() // the file may keep us waiting; nil has nothing to close
 	}
 	return err
 }
@@ -173,19 +188,39 @@ func closeAll(links []link.Link) error {
 // users are the processes that map files, as mounts show them.
 type users map[inode]map[uint32]struct{}
 
-// scan looks at every mapping of every process.
+// scan looks at every mapping of every process; nil when the finder is stopped.
 func (f *finder) scan() users {
-	all := make(users)
-	eachMapping(f.taps.cfg.Proc, func(m mapping) {
-		pids := all[m.seen]
-		if pids == nil {
-			pids = make(map[uint32]struct{})
-			all[m.seen] = pids
+	done := make(chan users, 1)
+	f.inTurns(scanPatience, func(do turn) {
+		all := make(users)
+		whole := eachMapping(f.taps.cfg.Proc, func(m mapping) bool {
+			pids := all[m.seen]
+			if pids == nil {
+				pids = make(map[uint32]struct{})
+				all[m.seen] = pids
+			}
+			checked := len(pids) > 0
+			pids[m.pid] = struct{}{}
+			return do(m, func() { f.mapped(m, checked) }) && f.ctx.Err() == nil
+		})
+		if whole {
+			done <- all
 		}
-		f.mapped(m, len(pids) > 0)
-		pids[m.pid] = struct{}{}
 	})
-	return all
+	select {
+	case all := <-done:
+		return all
+	case <-f.ctx.Done():
+		return nil
+	}
+}
+
+// scanSoon asks for a scan.
+func (f *finder) scanSoon() {
+	select {
+	case f.again <- struct{}{}:
+	default: // is asked for
+	}
 }
 
 // mapped looks at one mapping, and into its file unless that is known. A file that is
@@ -201,8 +236,10 @@ func (f *finder) mapped(m mapping, checked bool) {
 	if k.tap != nil {
 		_, old = k.tap.procs[m.pid]
 	}
+	left := f.leaveAlone(m)
 	f.mu.Unlock()
 	switch {
+	case left:
 	case !known:
 		f.look(m)
 	case old, checked, still(f.taps.cfg.Proc, m, k.as):
@@ -220,8 +257,7 @@ func (f *finder) mapped(m mapping, checked bool) {
 // rewritten takes the taps off a file that is not what it was. Whoever maps it next has it
 // tapped anew.
 func (f *finder) rewritten(t *tapped) {
-	f.attaching.Lock()
-	defer f.attaching.Unlock()
+	defer f.alone(t.real)()
 	f.mu.Lock()
 	mine := f.release(t)
 	f.mu.Unlock()
@@ -231,6 +267,26 @@ func (f *finder) rewritten(t *tapped) {
 	f.log.Debug("written to", "path", t.Path, "inode", t.Inode)
 	if err := detach(t); err != nil {
 		f.log.Warn("detach from a file that was written to", "path", t.Path, "err", err)
+	}
+}
+
+// alone waits until nobody else puts probes on a file or takes them off, and returns what
+// lets the next one.
+func (f *finder) alone(real inode) (done func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for {
+		if _, taken := f.busy[real]; !taken {
+			break
+		}
+		f.freed.Wait()
+	}
+	f.busy[real] = struct{}{}
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.busy, real)
+		f.freed.Broadcast()
 	}
 }
 
@@ -327,18 +383,20 @@ func (f *finder) tell(m mapping, k found) {
 
 // attach puts the taps on the file behind a mapping, or finds that they stand there. The
 // target was found in the file as it was.
-func (f *finder) attach(m mapping, file *os.File, target *target, as fileState) (*tapped, error) {
+func (f *finder) attach(m mapping, file *os.File, target *target, as fileState) (_ *tapped, err error) {
 	real, err := f.identify(m, file)
 	if err != nil {
 		return nil, err
 	}
-	f.attaching.Lock() // the scan, the watch and the sweep may meet at one file
-	defer f.attaching.Unlock()
+	defer f.alone(real)() // the scan, the watch and the sweep may meet at one file
 	f.mu.Lock()
 	t := f.files[real]
 	f.mu.Unlock()
 	if t != nil {
 		return t, nil
+	}
+	if err := f.ctx.Err(); err != nil {
+		return nil, err
 	}
 	t = &tapped{
 		Attachment: Attachment{Source: target.source, Path: m.path, Inode: real.ino, Device: real.dev, Since: time.Now()},
@@ -350,20 +408,24 @@ func (f *finder) attach(m mapping, file *os.File, target *target, as fileState) 
 			return nil, err
 		}
 	}
+	defer func() {
+		if err != nil {
+			f.unwatch(t)
+			err = errors.Join(err, detach(t))
+		}
+	}()
 	if f.written != nil {
-		if err := f.written.add(file, t); err != nil {
+		if err := f.written.add(file, t); errors.Is(err, errWritten) {
+			return nil, err
+		} else if err != nil {
 			f.log.Debug("who writes to it is not held off", "path", m.path, "err", err)
 		}
 	}
 	// What is written from here on is heard of, and what was written before shows.
 	if now, err := stateOf(file, m.seen); err != nil || now != as {
-		f.unwatch(t)
-		t.lease.Close()
 		return nil, cmp.Or(err, errWritten)
 	}
 	if t.links, err = f.taps.attachFile(file, target); err != nil {
-		f.unwatch(t)
-		t.lease.Close()
 		return nil, err
 	}
 	for _, h := range target.hooks {
@@ -373,6 +435,9 @@ func (f *finder) attach(m mapping, file *os.File, target *target, as fileState) 
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if err := f.ctx.Err(); err != nil { // and stop waits for nobody whom a file keeps
+		return nil, err
+	}
 	f.files[real] = t
 	return t, nil
 }
@@ -455,7 +520,8 @@ func btoi(b bool) int {
 	return 0
 }
 
-// sweep lets go of files that nobody maps any more, and forgets processes that ended.
+// sweep lets go of files that nobody maps any more, and forgets processes that ended. It
+// scans meanwhile when it is asked to.
 func (f *finder) sweep() {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
@@ -463,9 +529,16 @@ func (f *finder) sweep() {
 		select {
 		case <-f.ctx.Done():
 			return
+		case <-f.again:
+			f.scan()
+			continue
 		case <-tick.C:
 		}
-		if err := detach(f.swept(f.scan())...); err != nil {
+		by := f.scan()
+		if by == nil {
+			return
+		}
+		if err := detach(f.swept(by)...); err != nil {
 			f.log.Warn("detach from files that nobody maps any more", "err", err)
 		}
 	}

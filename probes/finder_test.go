@@ -94,7 +94,9 @@ func TestInodeReused(t *testing.T) {
 // begin starts a program and returns its mapping of its own file.
 func begin(t *testing.T, path string, args ...string) mapping {
 	t.Helper()
-	cmd := exec.Command(path, args...)
+	// By way of another program: whoever starts one waits for its file system, and with this
+	// process would wait the one that it holds.
+	cmd := exec.Command("env", append([]string{path}, args...)...)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -183,6 +185,9 @@ func TestSuspectFailed(t *testing.T) {
 	}
 	path := filepath.Join(t.TempDir(), "stripped")
 	copied(t, sleep, path)
+	if err := os.Truncate(path, minProgram); err != nil { // of smaller ones none holds a stack
+		t.Fatal(err)
+	}
 	m := begin(t, path, "60")
 	file, err := os.Open(path)
 	if err != nil {
@@ -213,4 +218,60 @@ func TestSuspectFailed(t *testing.T) {
 		}
 		f.swept(users{m.seen: {m.pid: {}}})
 	}
+}
+
+// TestAttachBesideDetach: while the probes of one file go, which takes the kernel long,
+// another file gets its own.
+func TestAttachBesideDetach(t *testing.T) {
+	anyWay(t)
+	c := start(t, Config{})
+	f, dir := c.taps.finder, t.TempDir()
+	program := rewritable(t, dir, "program")
+	copy := func(name string) string {
+		to := filepath.Join(dir, name)
+		copied(t, program, to)
+		return to
+	}
+	tap := func(path string) (found *tapped) {
+		begin(t, path, "x", "60000000")
+		for deadline := time.Now().Add(5 * time.Second); found == nil && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+			f.mu.Lock()
+			for _, t := range f.files {
+				if t.Path == path {
+					found = t
+				}
+			}
+			f.mu.Unlock()
+		}
+		if found == nil {
+			t.Fatalf("%s is not tapped", path)
+		}
+		return found
+	}
+	const rounds = 5
+	beside := 0
+	for i := range rounds {
+		going, other := tap(copy(fmt.Sprintf("going-%d", i))), copy(fmt.Sprintf("other-%d", i))
+		gone := make(chan struct{})
+		go func() {
+			defer close(gone)
+			f.rewritten(going)
+		}()
+		for released := false; !released; {
+			f.mu.Lock()
+			released = going.released
+			f.mu.Unlock()
+		}
+		tap(other)
+		select {
+		case <-gone:
+		default:
+			beside++
+		}
+		<-gone
+	}
+	if beside == 0 {
+		t.Errorf("in none of %d rounds was the other file tapped first", rounds)
+	}
+	t.Logf("in %d of %d rounds the other file was tapped first", beside, rounds)
 }

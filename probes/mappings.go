@@ -13,12 +13,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// eachMapping calls f with every file mapped for execution by every process.
-// Processes that end meanwhile are passed over.
-func eachMapping(proc string, f func(mapping)) {
+// eachMapping calls f with every file mapped for execution by every process, as long as it
+// returns true, and reports whether it always did. Processes that end meanwhile are
+// passed over.
+func eachMapping(proc string, f func(mapping) bool) bool {
 	entries, err := os.ReadDir(proc)
 	if err != nil {
-		return
+		return true
 	}
 	for _, e := range entries {
 		pid, err := strconv.ParseUint(e.Name(), 10, 32)
@@ -32,11 +33,15 @@ func eachMapping(proc string, f func(mapping)) {
 		for s := bufio.NewScanner(maps); s.Scan(); {
 			if m, ok := parseMapping(s.Text()); ok {
 				m.pid = uint32(pid)
-				f(m)
+				if !f(m) {
+					maps.Close()
+					return false
+				}
 			}
 		}
 		maps.Close()
 	}
+	return true
 }
 
 // parseMapping reads a line of /proc/PID/maps (proc(5)); false for what is not a
@@ -72,12 +77,12 @@ func parseMapping(line string) (m mapping, ok bool) {
 // path in the process's root.
 func openMapped(proc string, m mapping) (*os.File, error) {
 	pid := strconv.FormatUint(uint64(m.pid), 10)
-	f, err := os.Open(filepath.Join(proc, pid, "map_files", fmt.Sprintf("%x-%x", m.start, m.end)))
+	f, err := openFile(filepath.Join(proc, pid, "map_files", fmt.Sprintf("%x-%x", m.start, m.end)))
 	if err == nil {
 		return f, nil
 	}
 	// What stands at the path by now may be a pipe that nobody writes to.
-	if f, err = os.OpenFile(filepath.Join(proc, pid, "root", m.path), os.O_RDONLY|unix.O_NONBLOCK, 0); err == nil {
+	if f, err = openFile(filepath.Join(proc, pid, "root", m.path)); err == nil {
 		if st, err := f.Stat(); err == nil && st.Mode().IsRegular() {
 			return f, nil
 		}
@@ -102,6 +107,21 @@ func still(proc string, m mapping, as fileState) bool {
 		}
 	}
 	return true
+}
+
+// openFile opens anybody's file to read it, and does not wait for a pipe's other end. os.Open
+// would have the runtime poll the file, which asks a FUSE file's server, and this whole
+// process would wait for the answer.
+func openFile(path string) (*os.File, error) {
+	fd, err := -1, error(unix.EINTR)
+	for errors.Is(err, unix.EINTR) {
+		fd, err = unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	}
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	_ = unix.SetNonblock(fd, false) // or os.NewFile would do the same as os.Open; it cannot fail
+	return os.NewFile(uintptr(fd), path), nil
 }
 
 func statInode(f *os.File) (inode, error) {

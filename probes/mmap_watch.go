@@ -99,13 +99,19 @@ func onlineCPUs() (cpus []int, err error) {
 // hurried is the nice value of the thread that looks at new mappings.
 const hurried = -10
 
-// run hands every new executable mapping to f until close, or until it cannot go on. When
-// the kernel had no room for some, rescan is called.
-func (w *mmapWatch) run(f func(mapping), rescan func()) error {
+// run hands every new executable mapping to f until close, until it cannot go on, or until
+// f returns false: run may be called anew then, and before f returns. When the kernel had
+// no room for some, rescan is called.
+func (w *mmapWatch) run(f func(mapping) bool, rescan func()) error {
 	// A program's first request is milliseconds away: on a busy machine, too, this goes
 	// first, where CAP_SYS_NICE or the limits allow it. There is little to do, and seldom.
 	runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
 	_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), hurried)
+	for i := range w.rings { // what was told of before, it is not told of again
+		if !w.rings[i].read(f, rescan) {
+			return nil
+		}
+	}
 	events := make([]unix.EpollEvent, 16)
 	for {
 		n, err := unix.EpollWait(w.epoll, events, -1)
@@ -119,8 +125,8 @@ func (w *mmapWatch) run(f func(mapping), rescan func()) error {
 			if e.Fd < 0 {
 				return w.free()
 			}
-			if w.rings[e.Fd].read(f) {
-				rescan()
+			if !w.rings[e.Fd].read(f, rescan) {
+				return nil
 			}
 		}
 	}
@@ -145,9 +151,9 @@ func (w *mmapWatch) free() error {
 	return errors.Join(errs...)
 }
 
-// read takes all records of the ring (perf_event_open(2), "MMAP layout"), and reports
-// whether some were lost.
-func (r *mmapRing) read(f func(mapping)) (lost bool) {
+// read takes all records of the ring (perf_event_open(2), "MMAP layout"), as long as f
+// returns true, and reports whether it always did.
+func (r *mmapRing) read(f func(mapping) bool, rescan func()) bool {
 	page := os.Getpagesize()
 	meta := (*unix.PerfEventMmapPage)(unsafe.Pointer(&r.mem[0]))
 	data := r.mem[page:]
@@ -156,7 +162,7 @@ func (r *mmapRing) read(f func(mapping)) (lost bool) {
 		at := tail % uint64(len(data))
 		size := uint64(binary.NativeEndian.Uint16(data[at+6:])) // records are aligned to 8 bytes: a header never wraps
 		if size < 8 {
-			tail = head
+			atomic.StoreUint64(&meta.Data_tail, head)
 			break
 		}
 		rec := data[at:min(at+size, uint64(len(data)))]
@@ -164,18 +170,18 @@ func (r *mmapRing) read(f func(mapping)) (lost bool) {
 			r.buf = append(append(r.buf[:0], rec...), data[:size-uint64(len(rec))]...)
 			rec = r.buf
 		}
-		switch binary.NativeEndian.Uint32(rec) {
-		case unix.PERF_RECORD_MMAP2:
-			if m, ok := parseMmap2(rec); ok {
-				f(m)
-			}
-		case unix.PERF_RECORD_LOST:
-			lost = true
-		}
+		kind := binary.NativeEndian.Uint32(rec)
+		m, ok := parseMmap2(rec)
 		tail += size
+		atomic.StoreUint64(&meta.Data_tail, tail)
+		switch {
+		case kind == unix.PERF_RECORD_LOST:
+			rescan()
+		case kind == unix.PERF_RECORD_MMAP2 && ok && !f(m):
+			return false
+		}
 	}
-	atomic.StoreUint64(&meta.Data_tail, tail)
-	return lost
+	return true
 }
 
 // parseMmap2 reads a PERF_RECORD_MMAP2: header, pid, tid, addr, len, pgoff, maj, min,

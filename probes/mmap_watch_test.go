@@ -2,6 +2,7 @@ package probes
 
 import (
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,11 +21,45 @@ func TestWatchSaysWhyItEnds(t *testing.T) {
 		} else if err := w.close(); err != nil {
 			t.Fatal(err)
 		}
-		if err := w.run(func(mapping) {}, func() {}); (err != nil) != broken {
+		if err := w.run(func(mapping) bool { return true }, func() {}); (err != nil) != broken {
 			t.Errorf("broken: %v, ended with %v", broken, err)
 		}
 		if broken {
 			w.free()
 		}
+	}
+}
+
+// TestWatchGoesOn: what one run has left the next one hands on, without being told of it anew.
+func TestWatchGoesOn(t *testing.T) {
+	needRoot(t)
+	w, err := watchMappings()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 20 { // maps a program and a library or two
+		run(t, nil, "true")
+	}
+	handed := make(chan int, 1)
+	go func() {
+		n := 0
+		for range 40 {
+			w.run(func(mapping) bool { n++; return false }, func() {})
+		}
+		handed <- n
+	}()
+	select {
+	case n := <-handed:
+		if n != 40 {
+			t.Errorf("%d mappings in 40 runs", n)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("what one run has left is not handed on")
+	}
+	if err := w.close(); err != nil {
+		t.Error(err)
+	}
+	if err := w.run(func(mapping) bool { return true }, func() {}); err != nil {
+		t.Error(err)
 	}
 }

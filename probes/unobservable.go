@@ -171,7 +171,7 @@ type suspect struct {
 
 // suspects looks into large files in the background, one at a time: programs first, as
 // their requests may be on their way.
-func (f *finder) suspects() {
+func (f *finder) suspects(do turn) {
 	for f.ctx.Err() == nil {
 		var s suspect
 		select {
@@ -184,8 +184,9 @@ func (f *finder) suspects() {
 			case s = <-f.suspectLibrary:
 			}
 		}
-		f.examine(s)
-		s.file.Close()
+		if !do(s.mapping, func() { f.examine(s); s.file.Close() }) {
+			return
+		}
 	}
 }
 
@@ -208,10 +209,7 @@ func (f *finder) examine(s suspect) {
 			key.inode = real
 		}
 	}
-	e, known := f.examined.files[key]
-	if !known {
-		e, known = f.examined.files[shown]
-	}
+	e, known := f.examined.of(key, shown)
 	var b build
 	if !known {
 		b = buildOf(s.file, shown.size)
@@ -247,7 +245,7 @@ func (f *finder) examine(s suspect) {
 			return
 		}
 		f.learn(s.mapping, found{as: as, tap: t})
-		f.scan() // others may have mapped it meanwhile
+		f.scanSoon() // others may have mapped it meanwhile
 	default:
 		f.learn(s.mapping, found{as: as, blind: e.stack})
 	}

@@ -41,23 +41,40 @@ func watchWrites() (*writeWatch, error) {
 	return w, nil
 }
 
-// add watches the open file, which is t's.
+// add watches the open file, which is t's. It returns errWritten when somebody waits to
+// write to it already. The file may keep it waiting, and so it keeps nobody else.
 func (w *writeWatch) add(file *os.File, t *tapped) error {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	path := fmt.Sprintf("/proc/self/fd/%d", file.Fd())
-	// A truncation is a write, too.
-	wd, err := unix.InotifyAddWatch(w.fd, path, unix.IN_MODIFY)
+	fd, err := unix.FcntlInt(uintptr(w.fd), unix.F_DUPFD_CLOEXEC, 0)
+	w.mu.Unlock()
 	if err != nil {
 		return fmt.Errorf("watch for writes: %w", err)
 	}
-	w.files[int32(wd)], t.writes = t, int32(wd)
-	t.lease, err = takeLease(path)
+	defer unix.Close(fd)
+	path := fmt.Sprintf("/proc/self/fd/%d", file.Fd())
+	// A truncation is a write, too.
+	wd, err := unix.InotifyAddWatch(fd, path, unix.IN_MODIFY)
+	if err != nil {
+		return fmt.Errorf("watch for writes: %w", err)
+	}
+	lease, err := takeLease(path)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.files[int32(wd)], t.writes, t.lease = t, int32(wd), lease
+	if err == nil && asked(lease) { // before it was known whose it is
+		err = errWritten
+	}
 	return err
 }
 
+// asked reports whether a lease is asked back.
+func asked(lease *os.File) bool {
+	is, err := unix.FcntlInt(lease.Fd(), unix.F_GETLEASE, 0)
+	return err == nil && is == unix.F_UNLCK
+}
+
 func takeLease(path string) (*os.File, error) {
-	file, err := os.Open(path)
+	file, err := openFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("open for a lease: %w", err)
 	}
@@ -114,10 +131,7 @@ func (w *writeWatch) wanted() (files []*tapped) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, t := range w.files {
-		if t.lease == nil {
-			continue
-		}
-		if is, err := unix.FcntlInt(t.lease.Fd(), unix.F_GETLEASE, 0); err == nil && is == unix.F_UNLCK {
+		if t.lease != nil && asked(t.lease) {
 			files = append(files, t)
 		}
 	}
