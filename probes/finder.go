@@ -38,6 +38,7 @@ type tapped struct {
 	real     inode
 	links    []link.Link
 	procs    map[uint32]struct{} // that map it
+	spaces   map[uint64]bool     // mount namespaces of those, and of those before; 0: one that is not known
 	unused   int                 // sweeps in a row in which nobody mapped it
 	writes   int32               // watch descriptor
 	lease    *os.File            // nil where there is none
@@ -372,7 +373,10 @@ func (f *finder) learn(m mapping, k found) {
 func (f *finder) tell(m mapping, k found) {
 	switch {
 	case k.tap != nil:
-		k.tap.procs[m.pid] = struct{}{}
+		if _, old := k.tap.procs[m.pid]; !old {
+			k.tap.procs[m.pid] = struct{}{}
+			k.tap.spaces[f.mountSpace(m.pid)] = true
+		}
 		f.observed(m)
 	case k.blind != stack{}:
 		f.notSeen(m, k.blind)
@@ -402,6 +406,7 @@ func (f *finder) attach(m mapping, file *os.File, target *target, as fileState) 
 		Attachment: Attachment{Source: target.source, Path: m.path, Inode: real.ino, Device: real.dev, Since: time.Now()},
 		real:       real,
 		procs:      make(map[uint32]struct{}),
+		spaces:     make(map[uint64]bool),
 	}
 	if target.ciphertext {
 		if err := f.taps.followSockets(); err != nil {
@@ -523,14 +528,20 @@ func btoi(b bool) int {
 // sweep lets go of files that nobody maps any more, and forgets processes that ended. It
 // scans meanwhile when it is asked to.
 func (f *finder) sweep() {
-	tick := time.NewTicker(sweepEvery)
+	tick, often := time.NewTicker(sweepEvery), time.NewTicker(orphansEvery)
 	defer tick.Stop()
+	defer often.Stop()
 	for {
 		select {
 		case <-f.ctx.Done():
 			return
 		case <-f.again:
 			f.scan()
+			continue
+		case <-often.C:
+			if err := detach(f.orphans()...); err != nil {
+				f.log.Warn("detach from files of containers that are gone", "err", err)
+			}
 			continue
 		case <-tick.C:
 		}
@@ -562,6 +573,7 @@ func (f *finder) swept(by users) (unused []*tapped) {
 	for _, t := range f.files {
 		if t.unused++; len(t.procs) > 0 {
 			t.unused = 0
+			f.respace(t)
 		}
 		if t.unused >= 2 && f.release(t) {
 			unused = append(unused, t)

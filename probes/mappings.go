@@ -17,29 +17,35 @@ import (
 // returns true, and reports whether it always did. Processes that end meanwhile are
 // passed over.
 func eachMapping(proc string, f func(mapping) bool) bool {
+	return eachProcess(proc, func(pid uint32) bool {
+		maps, err := os.Open(filepath.Join(proc, strconv.FormatUint(uint64(pid), 10), "maps"))
+		if err != nil {
+			return true
+		}
+		defer maps.Close()
+		for s := bufio.NewScanner(maps); s.Scan(); {
+			if m, ok := parseMapping(s.Text()); ok {
+				m.pid = pid
+				if !f(m) {
+					return false
+				}
+			}
+		}
+		return true
+	})
+}
+
+// eachProcess calls f with every process, as long as it returns true, and reports whether
+// it always did.
+func eachProcess(proc string, f func(pid uint32) bool) bool {
 	entries, err := os.ReadDir(proc)
 	if err != nil {
 		return true
 	}
 	for _, e := range entries {
-		pid, err := strconv.ParseUint(e.Name(), 10, 32)
-		if err != nil {
-			continue
+		if pid, err := strconv.ParseUint(e.Name(), 10, 32); err == nil && !f(uint32(pid)) {
+			return false
 		}
-		maps, err := os.Open(filepath.Join(proc, e.Name(), "maps"))
-		if err != nil {
-			continue
-		}
-		for s := bufio.NewScanner(maps); s.Scan(); {
-			if m, ok := parseMapping(s.Text()); ok {
-				m.pid = uint32(pid)
-				if !f(m) {
-					maps.Close()
-					return false
-				}
-			}
-		}
-		maps.Close()
 	}
 	return true
 }

@@ -155,7 +155,7 @@ func TestUnobservable(t *testing.T) {
 	f.swept(by(lib, 42, 43))
 	want("both go on", 42, 43)
 
-	tap := &tapped{procs: make(map[uint32]struct{})}
+	tap := &tapped{procs: make(map[uint32]struct{}), spaces: make(map[uint64]bool)}
 	f.learn(first, found{tap: tap})
 	want("the first is tapped", 43)
 	f.mapped(second, false)
