@@ -112,6 +112,7 @@ static __noinline __attribute__((unused)) struct conn *conn_new(const struct con
 		return NULL;
 	c->gen = (bpf_ktime_get_ns() & ~0xffULL) | (bpf_get_smp_processor_id() & 0xff);
 	c->start = process_start();
+	c->cgroup = bpf_get_current_cgroup_id();
 	c->flags = late ? CONN_LATE : 0;
 	return c;
 }
@@ -174,7 +175,7 @@ static __always_inline void fill(struct hdr *h, struct xfer *x, __u8 kind, __u32
 	h->pos = c->pos[d];
 	h->gap = c->gap[d];
 	h->start = c->start;
-	h->cgroup = bpf_get_current_cgroup_id();
+	h->cgroup = c->cgroup;
 	h->pid = x->key.tgid;
 	h->tid = x->tid;
 	h->len = len;
@@ -235,10 +236,10 @@ static __always_inline struct piece *copy_piece(struct xfer *x, __u64 len, bool 
 	struct piece *p;
 	__u32 room;
 
-	if (small && len <= 160)
-		p = bpf_ringbuf_reserve(x->ring, sizeof(*p) + (room = 160), 0);
-	else if (small && len <= 928)
-		p = bpf_ringbuf_reserve(x->ring, sizeof(*p) + (room = 928), 0);
+	if (small && len <= 416)
+		p = bpf_ringbuf_reserve(x->ring, sizeof(*p) + (room = 416), 0);
+	else if (small && len <= 1440)
+		p = bpf_ringbuf_reserve(x->ring, sizeof(*p) + (room = 1440), 0);
 	else if (len <= 4000)
 		p = bpf_ringbuf_reserve(x->ring, sizeof(*p) + (room = 4000), 0);
 	else
@@ -616,6 +617,7 @@ static __always_inline void new_exchange(struct xfer *x, __u8 phase)
 	struct conn *c = x->conn;
 
 	c->req_dir = x->dir;
+	c->cgroup = bpf_get_current_cgroup_id();
 	if (!(c->flags & CONN_RESPONSE))
 		number_exchange(c, !x->dir);
 	c->flags &= ~CONN_RESPONSE;

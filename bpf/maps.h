@@ -45,6 +45,7 @@ enum asking {
 struct conn {
 	__u64 gen;
 	__u64 start;
+	__u64 cgroup; // of the task that began the exchange
 	__u64 verdicts; // of settings, when it last looked for its own
 	__u64 ino; // of the socket, 0 for TLS sessions
 	__u64 pos[2];

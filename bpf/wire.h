@@ -67,7 +67,7 @@ struct hdr {
 	__u64 pos;    // of the payload's first byte in its direction
 	__u64 gap;    // bytes left out directly before pos
 	__u64 start;  // start_boottime of the process, ns
-	__u64 cgroup; // cgroup v2 id of the task
+	__u64 cgroup; // cgroup v2 id of the task that began the exchange (on HTTP/2 the connection)
 	__u32 pid;    // thread group
 	__u32 tid;
 	__u32 len;

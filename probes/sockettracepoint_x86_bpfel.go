@@ -36,6 +36,7 @@ type socketTracepointConn struct {
 	_         structs.HostLayout
 	Gen       uint64
 	Start     uint64
+	Cgroup    uint64
 	Verdicts  uint64
 	Ino       uint64
 	Pos       [2]uint64
