@@ -243,10 +243,7 @@ func (f *finder) mapped(m mapping, checked bool) {
 	case left:
 	case !known:
 		f.look(m)
-	case old, checked, still(f.taps.cfg.Proc, m, k.as):
-		f.mu.Lock()
-		f.tell(m, k)
-		f.mu.Unlock()
+	case (old || checked || still(f.taps.cfg.Proc, m, k.as)) && f.told(m, k):
 	default:
 		if k.tap != nil {
 			f.rewritten(k.tap)
@@ -367,6 +364,17 @@ func (f *finder) learn(m mapping, k found) {
 	}
 	f.known[m.seen] = k
 	f.tell(m, k)
+}
+
+// told is tell, unless the tap has been let go of meanwhile.
+func (f *finder) told(m mapping, k found) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if k.tap != nil && k.tap.released {
+		return false
+	}
+	f.tell(m, k)
+	return true
 }
 
 // tell notes of a process whether what it maps is seen.

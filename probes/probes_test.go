@@ -608,7 +608,7 @@ func TestOneFileUnderTwoMounts(t *testing.T) {
 		if err := unix.Mount("overlay", at, "overlay", 0, fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", lower, filepath.Join(m, "u"), filepath.Join(m, "w"))); err != nil {
 			t.Fatalf("mount overlay: %v", err)
 		}
-		defer unix.Unmount(at, 0)
+		defer unix.Unmount(at, unix.MNT_DETACH) // the probes keep it
 		merged = append(merged, at)
 	}
 	c := start(t, Config{})

@@ -166,6 +166,11 @@ func TestUnobservable(t *testing.T) {
 	want("another file of its is tapped", 42)
 	f.swept(by(other, 42))
 	want("the number is another process's")
+
+	tap.released = true
+	if f.told(second, found{tap: tap}) {
+		t.Error("told of a tap that has been let go of")
+	}
 }
 
 // TestUnreadable: of a file that cannot be tapped every process is named that maps it.
