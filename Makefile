@@ -116,6 +116,8 @@ KERNEL_TESTS := StockKernel CheckKnowsWhatUprobesWant RealInodes@5.12 Written On
 .PHONY: test-kernels
 test-kernels: setup ## Run the taps' tests on Debian's kernels under QEMU, on each way to the sockets
 	CGO_ENABLED=0 go test -c -o bin/probes.test ./probes
+	@mkdir -p bin/clients
+	gcc -O2 -pthread -o bin/clients/sslcalls probes/testdata/sslcalls.c -lssl -lcrypto
 	CGO_ENABLED=0 go build -o bin/clients/go-client ./probes/testdata/goclient
 	CGO_ENABLED=0 go build -ldflags '-s -w' -o bin/clients/stripped-client ./probes/testdata/goclient
 	@cd probes && $(AS_ROOT) TOLLWIRE_CACHE=$(TOLLWIRE_CACHE) TESTS="$(addprefix Test,$(KERNEL_TESTS))" \
