@@ -21,6 +21,9 @@ type reader struct {
 	ring *ringbuf.Reader
 	rec  ringbuf.Record
 
+	mu     sync.Mutex // the ring is not asked how full it is when it is closed
+	closed bool
+
 	end  sync.Once
 	done chan struct{} // closed when the last record was read
 }
@@ -31,7 +34,7 @@ type reader struct {
 const nap = time.Millisecond
 
 func (r *reader) read(d *flow.Data) error {
-	if r.ring.AvailableBytes() == 0 {
+	if r.empty() {
 		time.Sleep(nap)
 	}
 	err := r.ring.ReadInto(&r.rec)
@@ -57,7 +60,18 @@ func (r *reader) drain(d time.Duration) error {
 	return nil
 }
 
-func (r *reader) close() error { return r.ring.Close() }
+func (r *reader) empty() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.closed && r.ring.AvailableBytes() == 0
+}
+
+func (r *reader) close() error {
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
+	return r.ring.Close()
+}
 
 // parse reads one record of the ring: struct hdr of bpf/wire.h and its payload.
 func parse(raw []byte, d *flow.Data) error {
