@@ -234,24 +234,24 @@ static __always_inline void alike(struct xfer *x)
 static __always_inline struct piece *copy_piece(struct xfer *x, __u64 len, bool small)
 {
 	struct piece *p;
-	__u32 room;
+	__u32 size = forget(x, len);
 
+	// Each class bounds the size by itself: older kernels, 6.1 still, lose a constant that is
+	// kept on the stack, and would take it for any of the classes'.
+#define CLASS(room) (size = size > (room) ? (room) : size, bpf_ringbuf_reserve(x->ring, sizeof(*p) + (room), 0))
 	if (small && len <= 416)
-		p = bpf_ringbuf_reserve(x->ring, sizeof(*p) + (room = 416), 0);
+		p = CLASS(416);
 	else if (small && len <= 1440)
-		p = bpf_ringbuf_reserve(x->ring, sizeof(*p) + (room = 1440), 0);
+		p = CLASS(1440);
 	else if (len <= 4000)
-		p = bpf_ringbuf_reserve(x->ring, sizeof(*p) + (room = 4000), 0);
+		p = CLASS(4000);
 	else
-		p = bpf_ringbuf_reserve(x->ring, sizeof(*p) + (room = PIECE), 0);
+		p = CLASS(PIECE);
+#undef CLASS
 	if (!p) {
 		drop(x, len, GAP_RING_FULL);
 		return NULL;
 	}
-	__u32 size = forget(x, len);
-
-	if (size > room)
-		size = room;
 	if (read_bytes(x, p->data, size, x->buf)) {
 		bpf_ringbuf_discard(p, 0);
 		drop(x, len, GAP_FAULT);
