@@ -10,6 +10,7 @@ import (
 )
 
 func main() {
+	http.DefaultTransport.(*http.Transport).TLSHandshakeTimeout = 0 // emulated machines are slow
 	resp, err := http.Post(os.Args[1], "application/json", strings.NewReader("{}"))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
