@@ -109,7 +109,7 @@ prices: ## Make the default price book anew from genai-prices' data
 KERNEL_TESTS := StockKernel CheckKnowsWhatUprobesWant RealInodes@5.12 Written OneFileUnderTwoMounts \
   SocketCalls PlaintextSocket PeekIsNotCounted Uring MissedCalls Late Peer PlainAfterTLS PeerOfGo \
   OpenSSL Calls Forked DownloadDoesNotCross FetchedAnswersCross Verdict OverLimit HTTP2Frames \
-  Go GnuTLS GnuTLSSends NSS EndOfAnswer \
+  Go GnuTLS GnuTLSSends NSS EndOfAnswer Preempted OwnStacks@6.13 \
   CipherTapOnlyData@5.12 CipherTapNeverSent@5.12 CipherTapEarlyAnswer@5.12 CipherTapLostAndFound@5.12 \
   CipherTapMissed@5.12 CipherTapRest@5.12 CipherTapOneFunction
 
@@ -117,7 +117,7 @@ KERNEL_TESTS := StockKernel CheckKnowsWhatUprobesWant RealInodes@5.12 Written On
 test-kernels: setup ## Run the taps' tests on Debian's kernels under QEMU, on each way to the sockets
 	CGO_ENABLED=0 go test -c -o bin/probes.test ./probes
 	@mkdir -p bin/clients
-	gcc -O2 -pthread -o bin/clients/sslcalls probes/testdata/sslcalls.c -lssl -lcrypto
+	for c in sslcalls sslloop; do gcc -O2 -pthread -o bin/clients/$$c probes/testdata/$$c.c -lssl -lcrypto || exit; done
 	CGO_ENABLED=0 go build -o bin/clients/go-client ./probes/testdata/goclient
 	CGO_ENABLED=0 go build -ldflags '-s -w' -o bin/clients/stripped-client ./probes/testdata/goclient
 	@cd probes && $(AS_ROOT) TOLLWIRE_CACHE=$(TOLLWIRE_CACHE) TESTS="$(addprefix Test,$(KERNEL_TESTS))" \

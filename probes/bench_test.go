@@ -3,6 +3,7 @@ package probes
 import (
 	"bufio"
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -35,12 +36,12 @@ var loads = []load{
 
 // looper is testdata/sslloop.c, running.
 type looper struct {
-	*testing.B
+	testing.TB
 	in  *os.File
 	out *bufio.Scanner
 }
 
-func startLooper(b *testing.B) *looper {
+func startLooper(b testing.TB) *looper {
 	bin := compile(b, "sslloop")
 	r, in, err := os.Pipe()
 	if err != nil {
@@ -65,14 +66,20 @@ func startLooper(b *testing.B) *looper {
 	return &looper{b, in, bufio.NewScanner(out)}
 }
 
-// run returns the nanoseconds of one SSL_write and one SSL_read.
-func (l *looper) run(w load) float64 {
+// ask returns the nanoseconds of one SSL_write and one SSL_read.
+func (l *looper) ask(w load) (ns float64, err error) {
 	fmt.Fprintf(l.in, "%s %d %d\n", w.kind, w.size, w.calls)
-	var ns float64
 	if !l.out.Scan() {
-		l.Fatal("the looping program has ended")
+		return 0, errors.New("the looping program has ended")
 	}
-	if _, err := fmt.Sscan(l.out.Text(), &ns); err != nil {
+	_, err = fmt.Sscan(l.out.Text(), &ns)
+	return ns, err
+}
+
+// run is ask, or the test's end.
+func (l *looper) run(w load) float64 {
+	ns, err := l.ask(w)
+	if err != nil {
 		l.Fatal(err)
 	}
 	return ns

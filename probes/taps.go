@@ -9,7 +9,6 @@ import (
 	"os"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -250,9 +249,12 @@ func (t *Taps) loadPrograms(source flow.Source, read func() (*ebpf.CollectionSpe
 	if !hasLoop() {
 		withoutCallbacks(spec)
 	}
+	if hasPrivateStacks() {
+		withOwnStacks(spec)
+	}
 	if t.multi {
 		for _, p := range spec.Programs {
-			if p.Type == ebpf.Kprobe && strings.HasPrefix(p.SectionName, "u") {
+			if isUprobe(p) {
 				p.AttachType = ebpf.AttachTraceUprobeMulti
 			}
 		}

@@ -1,0 +1,83 @@
+package probes
+
+import (
+	"bytes"
+	"runtime"
+	"sync"
+	"testing"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/tollwire/tollwire/flow"
+)
+
+// perCPU is how the kernel's compiler has the private stack's address: add %gs:…, %r9.
+var perCPU = []byte{0x65, 0x4c, 0x03, 0x0c, 0x25}
+
+// TestOwnStacks: where the kernel gives large programs a stack for each CPU, those of
+// uprobes have the task's.
+func TestOwnStacks(t *testing.T) {
+	anyWay(t)
+	needRoot(t)
+	if !hasPrivateStacks() || runtime.GOARCH != "amd64" {
+		t.Skip("there are no private stacks, or none that are known here")
+	}
+	for _, own := range []bool{false, true} {
+		spec, err := loadOpenssl()
+		if err != nil {
+			t.Fatal(err)
+		}
+		spec.Maps[coreMapRings].InnerMap = &ebpf.MapSpec{Type: ebpf.RingBuf, MaxEntries: 1 << 20}
+		if own {
+			withOwnStacks(spec)
+		}
+		loaded, err := ebpf.NewCollection(spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer loaded.Close()
+		private := 0
+		for _, p := range loaded.Programs {
+			info, err := p.Info()
+			if err != nil {
+				t.Fatal(err)
+			}
+			code, ok := info.JitedInsns()
+			if !ok || len(code) == 0 {
+				t.Skip("the programs are not compiled here")
+			}
+			private += bytes.Count(code, perCPU)
+		}
+		if own != (private == 0) {
+			t.Errorf("own stacks %v: the CPU's own is used %d times", own, private)
+		}
+	}
+}
+
+// TestPreempted: programs of one CPU that are in the same calls at once are kept apart, also
+// where the kernel takes the CPU from one in the middle of a probe.
+func TestPreempted(t *testing.T) {
+	anyWay(t)
+	const programs, calls = 4, 2000
+	c := start(t, Config{})
+	url, ca := server(t, true)
+	c.known(url, ca) // the loops' library is this program's
+	before := c.taps.Stats().Sources[flow.SourceOpenSSL]
+	var loops sync.WaitGroup
+	for range programs {
+		l := startLooper(t)
+		loops.Go(func() {
+			if _, err := l.ask(load{kind: "exchange", size: 256, calls: calls}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	loops.Wait()
+	now := c.taps.Stats().Sources[flow.SourceOpenSSL]
+	if seen := now.Seen - before.Seen; seen < programs*calls*2*256 {
+		t.Errorf("%d bytes were seen, want %d", seen, programs*calls*2*256)
+	}
+	if now.Submitted-before.Submitted < programs*calls*2*256 {
+		t.Errorf("%+v, before %+v", now, before)
+	}
+}
