@@ -43,9 +43,10 @@ func lines(log string, words ...string) (n int) {
 	return n
 }
 
-// withCode is a program that has the code of a file inside, and waits for its input to end.
+// withCode is a program that has the code of a file inside, and a text and a label of TLS
+// that go with it, and waits for its input to end.
 const withCode = `
-__asm__(".section .text\n.globl code\ncode: .incbin \"%s\"\n.section .rodata\n.string \"BoringSSL\"\n.text\n");
+__asm__(".section .text\n.globl code\ncode: .incbin \"%s\"\n.section .rodata\n.string \"BoringSSL\"\n.string \"c hs traffic\"\n.text\n");
 #include <unistd.h>
 %s
 int main(void) { char c; return read(0, &c, 1) < 0; }
