@@ -78,7 +78,11 @@ func takeLease(path string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open for a lease: %w", err)
 	}
-	if _, err := unix.FcntlInt(file.Fd(), unix.F_SETLEASE, unix.F_RDLCK); err != nil {
+	_, err = unix.FcntlInt(file.Fd(), unix.F_SETLEASE, unix.F_RDLCK)
+	if err == nil { // else this thread is told that it is asked back, which may have ended by then
+		_, err = unix.FcntlInt(file.Fd(), unix.F_SETOWN, os.Getpid())
+	}
+	if err != nil {
 		file.Close()
 		return nil, fmt.Errorf("take a lease: %w", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
@@ -105,5 +106,49 @@ func (f *finder) leave(path string, lease, heard bool) {
 		if !heard {
 			f.written.remove(t)
 		}
+	}
+}
+
+// TestLeaseOutlivesItsThread: that a file is to be written to is heard of, too, when the
+// thread that has begun to watch it is gone.
+func TestLeaseOutlivesItsThread(t *testing.T) {
+	needRoot(t)
+	w, err := watchWrites()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.close()
+	file, err := os.Create(filepath.Join(t.TempDir(), "file"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	file.Close()
+	if file, err = os.Open(file.Name()); err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	tap, added := &tapped{}, make(chan error)
+	go func() {
+		runtime.LockOSThread() // and the thread ends with this
+		added <- w.add(file, tap)
+	}()
+	if err := <-added; err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(100 * time.Millisecond)
+	asked := make(chan *tapped, 1)
+	go w.give(func(t *tapped) { asked <- t })
+	write := exec.Command("sh", "-c", "echo >>"+file.Name())
+	if err := write.Start(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-asked:
+	case <-time.After(5 * time.Second):
+		t.Error("nothing was heard")
+	}
+	tap.lease.Close()
+	if err := write.Wait(); err != nil {
+		t.Error(err)
 	}
 }
