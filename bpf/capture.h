@@ -26,6 +26,7 @@ struct xfer {
 	struct conn *conn;
 	struct counters *counters;
 	void *ring;
+	const volatile __u32 *waiting; // not 0: the ring's reader is to be woken
 	struct settings *settings;
 	__u64 time;
 	__u64 buf;
@@ -86,17 +87,28 @@ static __always_inline __u64 process_start(void)
 	return BPF_CORE_READ(task, group_leader, start_boottime);
 }
 
-static __always_inline void *ring_of(const struct conn_key *key)
+// Finds the connection's ring; false when there is none.
+static __always_inline bool find_ring(struct xfer *x)
 {
 	struct settings *s = settings();
-	__u64 h = (key->key >> 4) ^ (__u64)key->tgid << 32;
+	__u64 h = (x->key.key >> 4) ^ (__u64)x->key.tgid << 32;
 
 	if (!s || !s->shards)
-		return NULL;
+		return false;
 	h *= 0x9e3779b97f4a7c15ULL; // 2^64 / the golden ratio: spreads all bits upwards
 	__u32 shard = (__u32)(h >> 40) % s->shards;
 
-	return bpf_map_lookup_elem(&rings, &shard);
+	x->settings = s;
+	x->ring = bpf_map_lookup_elem(&rings, &shard);
+	x->waiting = bpf_map_lookup_elem(&waiting, &shard);
+	return x->ring && x->waiting;
+}
+
+// Submits a record that was counted. To wake a reader costs the call several times what
+// the record does, so it looks by itself while it finds any.
+static __always_inline void submit(struct xfer *x, void *record)
+{
+	bpf_ringbuf_submit(record, *x->waiting ? 0 : BPF_RB_NO_WAKEUP);
 }
 
 static const struct conn no_conn;
@@ -263,8 +275,8 @@ static __always_inline struct piece *copy_piece(struct xfer *x, __u64 len, bool 
 static __always_inline void submit_piece(struct xfer *x, struct piece *p, __u64 len)
 {
 	fill(&p->hdr, x, KIND_DATA, len);
-	bpf_ringbuf_submit(p, 0);
 	count_submitted(x, len);
+	submit(x, p);
 }
 
 static __always_inline void cross_piece(struct xfer *x, __u64 len, bool small)
@@ -421,8 +433,8 @@ static __always_inline void cross_kept(struct xfer *x, const void *kept, __u32 s
 	__builtin_memcpy(r->data, kept, size);
 	fill(&r->hdr, x, KIND_DATA, len);
 	x->time = now;
-	bpf_ringbuf_submit(r, 0);
 	count_submitted(x, len);
+	submit(x, r);
 }
 
 // Submits what was held back of a head.
@@ -490,8 +502,7 @@ static __noinline __attribute__((unused)) int signal_end(struct xfer *x, __u32 k
 	struct conn *c = x->conn;
 	struct hdr *h;
 
-	x->ring = ring_of(&x->key);
-	if (!x->ring)
+	if (!find_ring(x))
 		return 0;
 	// The record names one direction; a loss at the end of the other goes before it.
 	if (kind == KIND_CLOSE && c->gap_reason[DIR_WRITE] > GAP_IGNORED) {
@@ -499,7 +510,7 @@ static __noinline __attribute__((unused)) int signal_end(struct xfer *x, __u32 k
 		if (h) {
 			x->dir = DIR_WRITE;
 			fill(h, x, KIND_DATA, 0);
-			bpf_ringbuf_submit(h, 0);
+			submit(x, h);
 		} else {
 			count_lost_end(x->key.source);
 		}
@@ -512,7 +523,7 @@ static __noinline __attribute__((unused)) int signal_end(struct xfer *x, __u32 k
 		return 0;
 	}
 	fill(h, x, kind, 0);
-	bpf_ringbuf_submit(h, 0);
+	submit(x, h);
 	return 0;
 }
 
@@ -685,9 +696,7 @@ static __always_inline bool cross_whole(struct xfer *x)
 	    x->n > PIECE || x->n > x->seg_left ||
 	    (s->body_limit && c->message[d] + x->n > s->body_limit))
 		return false;
-	x->settings = s;
-	x->ring = ring_of(&x->key);
-	if (!x->ring)
+	if (!find_ring(x))
 		return false;
 	p = copy_piece(x, x->n, true);
 	if (!p)
@@ -824,9 +833,7 @@ static __always_inline void on_bytes(struct xfer *x)
 		ignore(x, x->n);
 		return;
 	}
-	x->settings = settings();
-	x->ring = ring_of(&x->key);
-	if (!x->ring || !x->settings) {
+	if (!find_ring(x)) {
 		ignore_held(x);
 		drop(x, x->n, GAP_RING_FULL);
 		return;

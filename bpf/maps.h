@@ -173,6 +173,14 @@ struct {
 	__array(values, struct ring);
 } rings SEC(".maps");
 
+// Not 0 while a ring's reader is to be woken; else it looks by itself.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_SHARDS);
+	__type(key, __u32);
+	__type(value, __u32);
+} waiting SEC(".maps");
+
 struct settings {
 	__u32 shards;     // rings in use
 	__u32 self;       // our own thread group, never captured

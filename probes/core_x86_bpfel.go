@@ -226,6 +226,7 @@ const (
 	coreMapStats             = "stats"
 	coreMapThreads           = "threads"
 	coreMapVerdicts          = "verdicts"
+	coreMapWaiting           = "waiting"
 	coreProgProcessExit      = "process_exit"
 	coreProgProcessExitWhole = "process_exit_whole"
 	coreVarUnusedDir         = "unused_dir"
@@ -296,6 +297,7 @@ type coreMapSpecs struct {
 	Stats     *ebpf.MapSpec `ebpf:"stats"`
 	Threads   *ebpf.MapSpec `ebpf:"threads"`
 	Verdicts  *ebpf.MapSpec `ebpf:"verdicts"`
+	Waiting   *ebpf.MapSpec `ebpf:"waiting"`
 }
 
 // coreVariableSpecs contains global variables before they are loaded into the kernel.
@@ -340,6 +342,7 @@ type coreMaps struct {
 	Stats     *ebpf.Map `ebpf:"stats"`
 	Threads   *ebpf.Map `ebpf:"threads"`
 	Verdicts  *ebpf.Map `ebpf:"verdicts"`
+	Waiting   *ebpf.Map `ebpf:"waiting"`
 }
 
 func (m *coreMaps) Close() error {
@@ -353,6 +356,7 @@ func (m *coreMaps) Close() error {
 		m.Stats,
 		m.Threads,
 		m.Verdicts,
+		m.Waiting,
 	)
 }
 

@@ -138,6 +138,7 @@ const (
 	gnutlsMapStats                 = "stats"
 	gnutlsMapThreads               = "threads"
 	gnutlsMapVerdicts              = "verdicts"
+	gnutlsMapWaiting               = "waiting"
 	gnutlsProgGnutlsDeinit         = "gnutls_deinit"
 	gnutlsProgGnutlsInitEnter      = "gnutls_init_enter"
 	gnutlsProgGnutlsInitReturn     = "gnutls_init_return"
@@ -217,6 +218,7 @@ type gnutlsMapSpecs struct {
 	Stats     *ebpf.MapSpec `ebpf:"stats"`
 	Threads   *ebpf.MapSpec `ebpf:"threads"`
 	Verdicts  *ebpf.MapSpec `ebpf:"verdicts"`
+	Waiting   *ebpf.MapSpec `ebpf:"waiting"`
 }
 
 // gnutlsVariableSpecs contains global variables before they are loaded into the kernel.
@@ -254,6 +256,7 @@ type gnutlsMaps struct {
 	Stats     *ebpf.Map `ebpf:"stats"`
 	Threads   *ebpf.Map `ebpf:"threads"`
 	Verdicts  *ebpf.Map `ebpf:"verdicts"`
+	Waiting   *ebpf.Map `ebpf:"waiting"`
 }
 
 func (m *gnutlsMaps) Close() error {
@@ -267,6 +270,7 @@ func (m *gnutlsMaps) Close() error {
 		m.Stats,
 		m.Threads,
 		m.Verdicts,
+		m.Waiting,
 	)
 }
 

@@ -138,6 +138,7 @@ const (
 	gotlsMapStats           = "stats"
 	gotlsMapThreads         = "threads"
 	gotlsMapVerdicts        = "verdicts"
+	gotlsMapWaiting         = "waiting"
 	gotlsProgGotlsClose     = "gotls_close"
 	gotlsProgGotlsHandshake = "gotls_handshake"
 	gotlsProgGotlsRead      = "gotls_read"
@@ -207,6 +208,7 @@ type gotlsMapSpecs struct {
 	Stats     *ebpf.MapSpec `ebpf:"stats"`
 	Threads   *ebpf.MapSpec `ebpf:"threads"`
 	Verdicts  *ebpf.MapSpec `ebpf:"verdicts"`
+	Waiting   *ebpf.MapSpec `ebpf:"waiting"`
 }
 
 // gotlsVariableSpecs contains global variables before they are loaded into the kernel.
@@ -244,6 +246,7 @@ type gotlsMaps struct {
 	Stats     *ebpf.Map `ebpf:"stats"`
 	Threads   *ebpf.Map `ebpf:"threads"`
 	Verdicts  *ebpf.Map `ebpf:"verdicts"`
+	Waiting   *ebpf.Map `ebpf:"waiting"`
 }
 
 func (m *gotlsMaps) Close() error {
@@ -257,6 +260,7 @@ func (m *gotlsMaps) Close() error {
 		m.Stats,
 		m.Threads,
 		m.Verdicts,
+		m.Waiting,
 	)
 }
 

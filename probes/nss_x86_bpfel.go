@@ -139,6 +139,7 @@ const (
 	nssMapStats      = "stats"
 	nssMapThreads    = "threads"
 	nssMapVerdicts   = "verdicts"
+	nssMapWaiting    = "waiting"
 	nssProgNssClose  = "nss_close"
 	nssProgNssImport = "nss_import"
 	nssProgNssRead   = "nss_read"
@@ -213,6 +214,7 @@ type nssMapSpecs struct {
 	Stats      *ebpf.MapSpec `ebpf:"stats"`
 	Threads    *ebpf.MapSpec `ebpf:"threads"`
 	Verdicts   *ebpf.MapSpec `ebpf:"verdicts"`
+	Waiting    *ebpf.MapSpec `ebpf:"waiting"`
 }
 
 // nssVariableSpecs contains global variables before they are loaded into the kernel.
@@ -251,6 +253,7 @@ type nssMaps struct {
 	Stats      *ebpf.Map `ebpf:"stats"`
 	Threads    *ebpf.Map `ebpf:"threads"`
 	Verdicts   *ebpf.Map `ebpf:"verdicts"`
+	Waiting    *ebpf.Map `ebpf:"waiting"`
 }
 
 func (m *nssMaps) Close() error {
@@ -265,6 +268,7 @@ func (m *nssMaps) Close() error {
 		m.Stats,
 		m.Threads,
 		m.Verdicts,
+		m.Waiting,
 	)
 }
 

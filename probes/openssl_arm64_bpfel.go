@@ -138,6 +138,7 @@ const (
 	opensslMapStats                  = "stats"
 	opensslMapThreads                = "threads"
 	opensslMapVerdicts               = "verdicts"
+	opensslMapWaiting                = "waiting"
 	opensslProgOpensslClear          = "openssl_clear"
 	opensslProgOpensslFree           = "openssl_free"
 	opensslProgOpensslNew            = "openssl_new"
@@ -217,6 +218,7 @@ type opensslMapSpecs struct {
 	Stats     *ebpf.MapSpec `ebpf:"stats"`
 	Threads   *ebpf.MapSpec `ebpf:"threads"`
 	Verdicts  *ebpf.MapSpec `ebpf:"verdicts"`
+	Waiting   *ebpf.MapSpec `ebpf:"waiting"`
 }
 
 // opensslVariableSpecs contains global variables before they are loaded into the kernel.
@@ -254,6 +256,7 @@ type opensslMaps struct {
 	Stats     *ebpf.Map `ebpf:"stats"`
 	Threads   *ebpf.Map `ebpf:"threads"`
 	Verdicts  *ebpf.Map `ebpf:"verdicts"`
+	Waiting   *ebpf.Map `ebpf:"waiting"`
 }
 
 func (m *opensslMaps) Close() error {
@@ -267,6 +270,7 @@ func (m *opensslMaps) Close() error {
 		m.Stats,
 		m.Threads,
 		m.Verdicts,
+		m.Waiting,
 	)
 }
 

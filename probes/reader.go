@@ -21,6 +21,9 @@ type reader struct {
 	ring *ringbuf.Reader
 	rec  ringbuf.Record
 
+	wake  func(on bool) error // whether the kernel is to wake this reader
+	waits bool                // it was told to
+
 	mu     sync.Mutex // the ring is not asked how full it is when it is closed
 	closed bool
 
@@ -28,24 +31,54 @@ type reader struct {
 	done chan struct{} // closed when the last record was read
 }
 
-// nap is how long a reader that has emptied its ring lets records gather. The kernel
-// wakes it for a record that nothing unread stands before, and it is the captured
-// program's call that pays for that: several times as much as for the record itself.
-const nap = time.Millisecond
+// To wake a reader costs the captured program's call several times what the record does.
+// So one that has emptied its ring looks again after a nap, and goes on doing so while it
+// finds anything; only when it does not, it waits to be woken. It looks by itself then,
+// too, should a processor have seen the wish too late.
+const (
+	nap  = time.Millisecond
+	wait = time.Second
+)
+
+// past is a deadline for who does not wait.
+var past = time.Unix(1, 0)
 
 func (r *reader) read(d *flow.Data) error {
-	if r.empty() {
+	for {
+		if err := r.rest(); err != nil {
+			return err
+		}
+		err := r.ring.ReadInto(&r.rec)
+		switch {
+		case err == nil:
+			return parse(r.rec.RawSample, d)
+		case errors.Is(err, os.ErrDeadlineExceeded): // nothing yet
+		case errors.Is(err, ringbuf.ErrFlushed), errors.Is(err, ringbuf.ErrClosed):
+			r.end.Do(func() { close(r.done) })
+			return os.ErrClosed
+		default:
+			return fmt.Errorf("read ring: %w", err)
+		}
+	}
+}
+
+// rest decides how the next read waits.
+func (r *reader) rest() error {
+	if r.empty() && !r.waits {
 		time.Sleep(nap)
 	}
-	err := r.ring.ReadInto(&r.rec)
-	if errors.Is(err, ringbuf.ErrFlushed) || errors.Is(err, ringbuf.ErrClosed) {
-		r.end.Do(func() { close(r.done) })
-		return os.ErrClosed
+	if empty := r.empty(); empty != r.waits {
+		if err := r.wake(empty); err != nil {
+			return err
+		}
+		r.waits = empty
 	}
-	if err != nil {
-		return fmt.Errorf("read ring: %w", err)
+	if r.waits && r.empty() { // nothing came before the kernel knew
+		r.ring.SetDeadline(time.Now().Add(wait))
+	} else {
+		r.ring.SetDeadline(past)
 	}
-	return parse(r.rec.RawSample, d)
+	return nil
 }
 
 // drain waits until the consumer has read what is in the ring, or for d.

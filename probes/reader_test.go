@@ -18,7 +18,7 @@ func TestReadAfterClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ring.Close()
-	r, err := newReader(ring)
+	r, err := newReader(ring, func(bool) error { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}

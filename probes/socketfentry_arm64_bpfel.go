@@ -138,6 +138,7 @@ const (
 	socketFentryMapStats            = "stats"
 	socketFentryMapThreads          = "threads"
 	socketFentryMapVerdicts         = "verdicts"
+	socketFentryMapWaiting          = "waiting"
 	socketFentryProgFentryClose     = "fentry_close"
 	socketFentryProgFentryRecvmsg   = "fentry_recvmsg"
 	socketFentryProgFentrySendmsg   = "fentry_sendmsg"
@@ -213,6 +214,7 @@ type socketFentryMapSpecs struct {
 	Stats     *ebpf.MapSpec `ebpf:"stats"`
 	Threads   *ebpf.MapSpec `ebpf:"threads"`
 	Verdicts  *ebpf.MapSpec `ebpf:"verdicts"`
+	Waiting   *ebpf.MapSpec `ebpf:"waiting"`
 }
 
 // socketFentryVariableSpecs contains global variables before they are loaded into the kernel.
@@ -252,6 +254,7 @@ type socketFentryMaps struct {
 	Stats     *ebpf.Map `ebpf:"stats"`
 	Threads   *ebpf.Map `ebpf:"threads"`
 	Verdicts  *ebpf.Map `ebpf:"verdicts"`
+	Waiting   *ebpf.Map `ebpf:"waiting"`
 }
 
 func (m *socketFentryMaps) Close() error {
@@ -265,6 +268,7 @@ func (m *socketFentryMaps) Close() error {
 		m.Stats,
 		m.Threads,
 		m.Verdicts,
+		m.Waiting,
 	)
 }
 

@@ -138,6 +138,7 @@ const (
 	socketKprobeMapStats             = "stats"
 	socketKprobeMapThreads           = "threads"
 	socketKprobeMapVerdicts          = "verdicts"
+	socketKprobeMapWaiting           = "waiting"
 	socketKprobeProgKprobeClose      = "kprobe_close"
 	socketKprobeProgKprobeRecvmsg    = "kprobe_recvmsg"
 	socketKprobeProgKprobeReturn     = "kprobe_return"
@@ -210,6 +211,7 @@ type socketKprobeMapSpecs struct {
 	Stats     *ebpf.MapSpec `ebpf:"stats"`
 	Threads   *ebpf.MapSpec `ebpf:"threads"`
 	Verdicts  *ebpf.MapSpec `ebpf:"verdicts"`
+	Waiting   *ebpf.MapSpec `ebpf:"waiting"`
 }
 
 // socketKprobeVariableSpecs contains global variables before they are loaded into the kernel.
@@ -248,6 +250,7 @@ type socketKprobeMaps struct {
 	Stats     *ebpf.Map `ebpf:"stats"`
 	Threads   *ebpf.Map `ebpf:"threads"`
 	Verdicts  *ebpf.Map `ebpf:"verdicts"`
+	Waiting   *ebpf.Map `ebpf:"waiting"`
 }
 
 func (m *socketKprobeMaps) Close() error {
@@ -261,6 +264,7 @@ func (m *socketKprobeMaps) Close() error {
 		m.Stats,
 		m.Threads,
 		m.Verdicts,
+		m.Waiting,
 	)
 }
 

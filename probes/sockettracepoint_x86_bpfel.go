@@ -138,6 +138,7 @@ const (
 	socketTracepointMapStats             = "stats"
 	socketTracepointMapThreads           = "threads"
 	socketTracepointMapVerdicts          = "verdicts"
+	socketTracepointMapWaiting           = "waiting"
 	socketTracepointProgSocketEnter      = "socket_enter"
 	socketTracepointProgSocketEnterWhole = "socket_enter_whole"
 	socketTracepointProgSocketExit       = "socket_exit"
@@ -205,6 +206,7 @@ type socketTracepointMapSpecs struct {
 	Stats     *ebpf.MapSpec `ebpf:"stats"`
 	Threads   *ebpf.MapSpec `ebpf:"threads"`
 	Verdicts  *ebpf.MapSpec `ebpf:"verdicts"`
+	Waiting   *ebpf.MapSpec `ebpf:"waiting"`
 }
 
 // socketTracepointVariableSpecs contains global variables before they are loaded into the kernel.
@@ -242,6 +244,7 @@ type socketTracepointMaps struct {
 	Stats     *ebpf.Map `ebpf:"stats"`
 	Threads   *ebpf.Map `ebpf:"threads"`
 	Verdicts  *ebpf.Map `ebpf:"verdicts"`
+	Waiting   *ebpf.Map `ebpf:"waiting"`
 }
 
 func (m *socketTracepointMaps) Close() error {
@@ -255,6 +258,7 @@ func (m *socketTracepointMaps) Close() error {
 		m.Stats,
 		m.Threads,
 		m.Verdicts,
+		m.Waiting,
 	)
 }
 

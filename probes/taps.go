@@ -187,8 +187,8 @@ func (t *Taps) load() error {
 	if err != nil {
 		return err
 	}
-	for _, m := range t.rings {
-		r, err := newReader(m)
+	for i, m := range t.rings {
+		r, err := newReader(m, func(waits bool) error { return t.wake(i, waits) })
 		if err != nil {
 			return err
 		}
@@ -207,6 +207,18 @@ func (t *Taps) tell(change func(s *coreSettings)) error {
 	change(&t.settings)
 	if err := t.core.Config.Put(uint32(0), &t.settings); err != nil {
 		return fmt.Errorf("write settings: %w", err)
+	}
+	return nil
+}
+
+// wake tells the programs whether to wake a shard's reader.
+func (t *Taps) wake(shard int, on bool) error {
+	var v uint32
+	if on {
+		v = 1
+	}
+	if err := t.core.Waiting.Put(uint32(shard), v); err != nil {
+		return fmt.Errorf("have a reader woken: %w", err)
 	}
 	return nil
 }
@@ -235,6 +247,7 @@ func (t *Taps) loadPrograms(source flow.Source, read func() (*ebpf.CollectionSpe
 		coreMapCalls: t.core.Calls, coreMapConfig: t.core.Config, coreMapConns: t.core.Conns,
 		coreMapProcs: t.core.Procs, coreMapRings: t.core.Rings, coreMapSockCalls: t.core.SockCalls,
 		coreMapStats: t.core.Stats, coreMapThreads: t.core.Threads, coreMapVerdicts: t.core.Verdicts,
+		coreMapWaiting: t.core.Waiting,
 	}
 	for name := range shared {
 		if spec.Maps[name] == nil || slices.Contains(own, name) {
@@ -407,11 +420,11 @@ func (t *Taps) free() error {
 	return errors.Join(errs...)
 }
 
-// newReader wraps a ring.
-func newReader(m *ebpf.Map) (*reader, error) {
+// newReader wraps a ring; wake says whether the kernel is to wake who reads it.
+func newReader(m *ebpf.Map, wake func(on bool) error) (*reader, error) {
 	r, err := ringbuf.NewReader(m)
 	if err != nil {
 		return nil, fmt.Errorf("open ring: %w", err)
 	}
-	return &reader{ring: r, done: make(chan struct{})}, nil
+	return &reader{ring: r, wake: wake, done: make(chan struct{})}, nil
 }
