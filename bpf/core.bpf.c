@@ -2,6 +2,7 @@
 //
 // The shared maps, and the end of processes.
 #include "capture.h"
+#include "thread.h"
 
 char __license[] SEC("license") = "Dual BSD/GPL";
 
@@ -24,7 +25,7 @@ static __always_inline int on_process_exit(void)
 	struct settings *s = settings();
 	__u64 *start;
 
-	bpf_map_delete_elem(&threads, &id);
+	end_thread(id);
 	bpf_map_delete_elem(&sock_calls, &id);
 	start = bpf_map_lookup_elem(&procs, &tgid);
 	if (!start || !s || BPF_CORE_READ(task, signal, live.counter) > 0)

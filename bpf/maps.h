@@ -86,6 +86,7 @@ struct call {
 // A thread's calls by enum dir: a read that ends a handshake may have the program write
 // from a callback.
 struct thread {
+	__u64 id; // pid_tgid
 	struct call calls[2];
 };
 
@@ -116,9 +117,28 @@ struct {
 	__type(value, struct conn);
 } conns SEC(".maps");
 
+// A thread whose number is the only one with its last bits has a place here, which takes no
+// hashing to find; the others are in threads. Who owns a place is settled by owners, as
+// kernels before 5.12 have no compare-and-swap.
+#define PLACES 32768 // what the kernel counts threads up to, where nobody has told it to go on
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, PLACES);
+	__type(key, __u32);
+	__type(value, struct thread);
+} places SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, PLACES);
+	__type(key, __u32);
+	__type(value, __u64); // pid_tgid
+} owners SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 32768);
+	__uint(max_entries, 8192);
 	__type(key, __u64); // pid_tgid
 	__type(value, struct thread);
 } threads SEC(".maps");

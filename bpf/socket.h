@@ -5,6 +5,7 @@
 #pragma once
 
 #include "capture.h"
+#include "thread.h"
 #include "tcp.h"
 
 #if defined(__TARGET_ARCH_x86)
@@ -61,7 +62,7 @@ socket_conn(const struct conn_key *key, __u64 ino, __u8 dir, __u64 n)
 // a socket then was seen there, or is ciphertext.
 static __always_inline struct call *tls_call(__u64 id, struct pt_regs *regs)
 {
-	struct thread *t = bpf_map_lookup_elem(&threads, &id);
+	struct thread *t = find_thread(id);
 	struct call_key key = {.task = id >> 32};
 
 	if (t && t->calls[DIR_WRITE].frame)

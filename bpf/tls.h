@@ -6,6 +6,7 @@
 
 #include "capture.h"
 #include "registers.h"
+#include "thread.h"
 
 // What the probe says to its program: in the lower half how much the stack has grown
 // between the function's entry, or its return, and where the probe stands; in the upper
@@ -29,22 +30,18 @@ static __always_inline void before_write(__u64 id, __u32 source, __u64 session, 
 	expect_answer(bpf_map_lookup_elem(&conns, &key), buf, n);
 }
 
-static const struct thread no_calls;
-
 // Remembers a call of the thread at its entry. A call that is entered while another one of
 // this direction is on the stack above it is part of that one; an entry that lies no
 // higher than this one was left by a call that never returned.
 static __always_inline int call_enter(__u64 id, const struct call *call)
 {
-	struct thread *t = bpf_map_lookup_elem(&threads, &id);
+	struct thread *t = find_thread(id);
 	struct call *same, *other;
 
-	if (!t) {
-		bpf_map_update_elem(&threads, &id, &no_calls, BPF_ANY);
-		t = bpf_map_lookup_elem(&threads, &id);
-		if (!t)
-			return 0;
-	}
+	if (!t)
+		t = new_thread(id);
+	if (!t)
+		return 0;
 	same = &t->calls[call->dir == DIR_READ];
 	other = &t->calls[call->dir != DIR_READ];
 	if (same->frame > call->frame)
@@ -153,7 +150,7 @@ static __always_inline int call_eof(__u64 id, const struct call *call, __u32 sou
 // calls the outermost wins: it is the one that was entered first.
 static __always_inline struct call *call_returning(struct pt_regs *ctx, __u64 id)
 {
-	struct thread *t = bpf_map_lookup_elem(&threads, &id);
+	struct thread *t = find_thread(id);
 	__u64 frame;
 
 	if (!t)

@@ -21,6 +21,8 @@ const (
 	aeadMapConfig                   = "config"
 	aeadMapConns                    = "conns"
 	aeadMapCursors                  = "cursors"
+	aeadMapOwners                   = "owners"
+	aeadMapPlaces                   = "places"
 	aeadMapProcs                    = "procs"
 	aeadMapRecords                  = "records"
 	aeadMapRings                    = "rings"
@@ -143,6 +145,8 @@ type aeadMapSpecs struct {
 	Config    *ebpf.MapSpec `ebpf:"config"`
 	Conns     *ebpf.MapSpec `ebpf:"conns"`
 	Cursors   *ebpf.MapSpec `ebpf:"cursors"`
+	Owners    *ebpf.MapSpec `ebpf:"owners"`
+	Places    *ebpf.MapSpec `ebpf:"places"`
 	Procs     *ebpf.MapSpec `ebpf:"procs"`
 	Records   *ebpf.MapSpec `ebpf:"records"`
 	Rings     *ebpf.MapSpec `ebpf:"rings"`
@@ -189,6 +193,8 @@ type aeadMaps struct {
 	Config    *ebpf.Map `ebpf:"config"`
 	Conns     *ebpf.Map `ebpf:"conns"`
 	Cursors   *ebpf.Map `ebpf:"cursors"`
+	Owners    *ebpf.Map `ebpf:"owners"`
+	Places    *ebpf.Map `ebpf:"places"`
 	Procs     *ebpf.Map `ebpf:"procs"`
 	Records   *ebpf.Map `ebpf:"records"`
 	Rings     *ebpf.Map `ebpf:"rings"`
@@ -211,6 +217,8 @@ func (m *aeadMaps) Close() error {
 		m.Config,
 		m.Conns,
 		m.Cursors,
+		m.Owners,
+		m.Places,
 		m.Procs,
 		m.Records,
 		m.Rings,

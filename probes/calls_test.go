@@ -3,10 +3,14 @@ package probes
 import (
 	"bytes"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
 
 	"github.com/tollwire/tollwire/flow"
 )
@@ -25,46 +29,103 @@ func compile(t testing.TB, name string) string {
 	return bin
 }
 
+// manner is one that testdata/sslcalls.c makes its calls in.
+type manner struct {
+	name  string
+	calls int
+}
+
 // TestCalls: what was written and what was read is seen whole, once and in order, however
 // the calls are made.
 func TestCalls(t *testing.T) {
 	anyWay(t)
 	c := start(t, Config{})
-	url, ca := server(t, true)
-	c.known(url, ca) // curl's library is this program's
+	c.ready()
 	bin := compile(t, "sslcalls")
-	for _, way := range []struct {
-		name  string
-		calls int
-	}{{"plain", 1}, {"ex", 1}, {"retried", 1}, {"retried-ex", 1}, {"partial", 1}, {"nested", 1}, {"called-back", 1}, {"peeked", 1}, {"logging", 1},
+	for _, m := range []manner{{"plain", 1}, {"ex", 1}, {"retried", 1}, {"retried-ex", 1}, {"partial", 1}, {"nested", 1}, {"called-back", 1}, {"peeked", 1}, {"logging", 1},
 		{"cleared", 1}, {"renegotiated", 1}, {"ended", 1}, {"ended-ex", 1}, {"cut", 1}, {"threads", 4}, {"forked", 2}} {
-		t.Run(way.name, func(t *testing.T) {
-			c := &capture{T: t, store: c.store}
-			id := "calls-" + way.name
-			run(t, nil, bin, way.name, id)
-			for i := range way.calls {
-				id := id
-				if way.calls > 1 {
-					id = fmt.Sprintf("%s-%d", id, i)
-				}
-				want := fmt.Appendf(nil, "POST /v1/x?id=%s HTTP/1.1\r\nContent-Length: 40000\r\n\r\n", id)
-				for i := range 40000 {
-					want = append(want, 'a'+byte(i%26))
-				}
-				for i := 1000; way.name == "logging" && i < len(want); i += 1000 {
-					copy(want[i:i+14], map[bool]string{true: "POST / HTTP/1.1", false: "GET / HTTP/1.1"}[i%3000 == 0])
-				}
-				for _, dir := range []flow.Dir{flow.Write, flow.Read} {
-					got := c.one(dir, "id="+id+" ")
-					// Without cookies, before Linux 5.15, ended means no more than closed.
-					if ended := dir == flow.Read && strings.HasPrefix(way.name, "ended") && c.taps.cookies; got.ended != ended {
-						t.Errorf("%v %s: ended %v, want %v", dir, id, got.ended, ended)
-					}
-					if got.source != flow.SourceOpenSSL || got.late || got.gap != 0 || got.heads != 1 || !bytes.Equal(got.bytes, want) {
-						t.Errorf("%v %s: source %v, late %v, gap %d, heads %d, %d bytes, want %d", dir, id, got.source, got.late, got.gap, got.heads, len(got.bytes), len(want))
-					}
-				}
+		t.Run(m.name, func(t *testing.T) { c.makes(t, bin, m) })
+	}
+}
+
+// TestPlaces: a thread whose place is another's is kept all the same, and who has ended
+// leaves its place.
+func TestPlaces(t *testing.T) {
+	anyWay(t)
+	c := start(t, Config{})
+	c.ready()
+	bin := compile(t, "sslcalls")
+	owners := c.taps.core.Owners
+	var taken []uint32
+	for i := range owners.MaxEntries() {
+		if owners.Update(i, uint64(1), ebpf.UpdateNoExist) == nil {
+			taken = append(taken, i)
+		}
+	}
+	for _, m := range []manner{{"nested", 1}, {"threads", 4}, {"forked", 2}} {
+		t.Run("taken/"+m.name, func(t *testing.T) { c.makes(t, bin, m) })
+	}
+	for _, i := range taken {
+		if err := owners.Delete(i); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Run("free/threads", func(t *testing.T) { c.makes(t, bin, manner{"threads", 4}) })
+	dead := func() (left []string) {
+		var place uint32
+		var id uint64
+		all := owners.Iterate()
+		for all.Next(&place, &id) {
+			task := fmt.Sprintf("/proc/%d/task/%d", id>>32, uint32(id))
+			if _, err := os.Stat(task); err != nil {
+				left = append(left, task)
 			}
-		})
+		}
+		if err := all.Err(); err != nil {
+			t.Error(err)
+		}
+		return left
+	}
+	for end := time.Now().Add(time.Second); len(dead()) > 0 && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if left := dead(); left != nil {
+		t.Errorf("places of threads that have ended: %v", left)
+	}
+}
+
+// ready waits until OpenSSL is tapped.
+func (c *capture) ready() {
+	url, ca := server(c.T, true)
+	c.known(url, ca) // curl's library is this program's
+}
+
+// makes has calls made in a manner.
+func (c *capture) makes(t *testing.T, bin string, m manner) {
+	c = &capture{T: t, store: c.store}
+	id := strings.ReplaceAll(t.Name(), "/", "-")
+	run(t, nil, bin, m.name, id)
+	for i := range m.calls {
+		id := id
+		if m.calls > 1 {
+			id = fmt.Sprintf("%s-%d", id, i)
+		}
+		want := fmt.Appendf(nil, "POST /v1/x?id=%s HTTP/1.1\r\nContent-Length: 40000\r\n\r\n", id)
+		for i := range 40000 {
+			want = append(want, 'a'+byte(i%26))
+		}
+		for i := 1000; m.name == "logging" && i < len(want); i += 1000 {
+			copy(want[i:i+14], map[bool]string{true: "POST / HTTP/1.1", false: "GET / HTTP/1.1"}[i%3000 == 0])
+		}
+		for _, dir := range []flow.Dir{flow.Write, flow.Read} {
+			got := c.one(dir, "id="+id+" ")
+			// Without cookies, before Linux 5.15, ended means no more than closed.
+			if ended := dir == flow.Read && strings.HasPrefix(m.name, "ended") && c.taps.cookies; got.ended != ended {
+				t.Errorf("%v %s: ended %v, want %v", dir, id, got.ended, ended)
+			}
+			if got.source != flow.SourceOpenSSL || got.late || got.gap != 0 || got.heads != 1 || !bytes.Equal(got.bytes, want) {
+				t.Errorf("%v %s: source %v, late %v, gap %d, heads %d, %d bytes, want %d", dir, id, got.source, got.late, got.gap, got.heads, len(got.bytes), len(want))
+			}
+		}
 	}
 }

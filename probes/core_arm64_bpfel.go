@@ -194,6 +194,7 @@ const (
 
 type coreThread struct {
 	_     structs.HostLayout
+	Id    uint64
 	Calls [2]coreCall
 }
 
@@ -220,6 +221,8 @@ const (
 	coreMapCalls             = "calls"
 	coreMapConfig            = "config"
 	coreMapConns             = "conns"
+	coreMapOwners            = "owners"
+	coreMapPlaces            = "places"
 	coreMapProcs             = "procs"
 	coreMapRings             = "rings"
 	coreMapSockCalls         = "sock_calls"
@@ -291,6 +294,8 @@ type coreMapSpecs struct {
 	Calls     *ebpf.MapSpec `ebpf:"calls"`
 	Config    *ebpf.MapSpec `ebpf:"config"`
 	Conns     *ebpf.MapSpec `ebpf:"conns"`
+	Owners    *ebpf.MapSpec `ebpf:"owners"`
+	Places    *ebpf.MapSpec `ebpf:"places"`
 	Procs     *ebpf.MapSpec `ebpf:"procs"`
 	Rings     *ebpf.MapSpec `ebpf:"rings"`
 	SockCalls *ebpf.MapSpec `ebpf:"sock_calls"`
@@ -336,6 +341,8 @@ type coreMaps struct {
 	Calls     *ebpf.Map `ebpf:"calls"`
 	Config    *ebpf.Map `ebpf:"config"`
 	Conns     *ebpf.Map `ebpf:"conns"`
+	Owners    *ebpf.Map `ebpf:"owners"`
+	Places    *ebpf.Map `ebpf:"places"`
 	Procs     *ebpf.Map `ebpf:"procs"`
 	Rings     *ebpf.Map `ebpf:"rings"`
 	SockCalls *ebpf.Map `ebpf:"sock_calls"`
@@ -350,6 +357,8 @@ func (m *coreMaps) Close() error {
 		m.Calls,
 		m.Config,
 		m.Conns,
+		m.Owners,
+		m.Places,
 		m.Procs,
 		m.Rings,
 		m.SockCalls,

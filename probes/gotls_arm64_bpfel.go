@@ -114,6 +114,7 @@ type gotlsSockCall struct {
 
 type gotlsThread struct {
 	_     structs.HostLayout
+	Id    uint64
 	Calls [2]gotlsCall
 }
 
@@ -132,6 +133,8 @@ const (
 	gotlsMapCalls           = "calls"
 	gotlsMapConfig          = "config"
 	gotlsMapConns           = "conns"
+	gotlsMapOwners          = "owners"
+	gotlsMapPlaces          = "places"
 	gotlsMapProcs           = "procs"
 	gotlsMapRings           = "rings"
 	gotlsMapSockCalls       = "sock_calls"
@@ -202,6 +205,8 @@ type gotlsMapSpecs struct {
 	Calls     *ebpf.MapSpec `ebpf:"calls"`
 	Config    *ebpf.MapSpec `ebpf:"config"`
 	Conns     *ebpf.MapSpec `ebpf:"conns"`
+	Owners    *ebpf.MapSpec `ebpf:"owners"`
+	Places    *ebpf.MapSpec `ebpf:"places"`
 	Procs     *ebpf.MapSpec `ebpf:"procs"`
 	Rings     *ebpf.MapSpec `ebpf:"rings"`
 	SockCalls *ebpf.MapSpec `ebpf:"sock_calls"`
@@ -240,6 +245,8 @@ type gotlsMaps struct {
 	Calls     *ebpf.Map `ebpf:"calls"`
 	Config    *ebpf.Map `ebpf:"config"`
 	Conns     *ebpf.Map `ebpf:"conns"`
+	Owners    *ebpf.Map `ebpf:"owners"`
+	Places    *ebpf.Map `ebpf:"places"`
 	Procs     *ebpf.Map `ebpf:"procs"`
 	Rings     *ebpf.Map `ebpf:"rings"`
 	SockCalls *ebpf.Map `ebpf:"sock_calls"`
@@ -254,6 +261,8 @@ func (m *gotlsMaps) Close() error {
 		m.Calls,
 		m.Config,
 		m.Conns,
+		m.Owners,
+		m.Places,
 		m.Procs,
 		m.Rings,
 		m.SockCalls,

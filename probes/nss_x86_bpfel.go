@@ -114,6 +114,7 @@ type nssSockCall struct {
 
 type nssThread struct {
 	_     structs.HostLayout
+	Id    uint64
 	Calls [2]nssCall
 }
 
@@ -133,6 +134,8 @@ const (
 	nssMapConfig     = "config"
 	nssMapConns      = "conns"
 	nssMapNssMethods = "nss_methods"
+	nssMapOwners     = "owners"
+	nssMapPlaces     = "places"
 	nssMapProcs      = "procs"
 	nssMapRings      = "rings"
 	nssMapSockCalls  = "sock_calls"
@@ -208,6 +211,8 @@ type nssMapSpecs struct {
 	Config     *ebpf.MapSpec `ebpf:"config"`
 	Conns      *ebpf.MapSpec `ebpf:"conns"`
 	NssMethods *ebpf.MapSpec `ebpf:"nss_methods"`
+	Owners     *ebpf.MapSpec `ebpf:"owners"`
+	Places     *ebpf.MapSpec `ebpf:"places"`
 	Procs      *ebpf.MapSpec `ebpf:"procs"`
 	Rings      *ebpf.MapSpec `ebpf:"rings"`
 	SockCalls  *ebpf.MapSpec `ebpf:"sock_calls"`
@@ -247,6 +252,8 @@ type nssMaps struct {
 	Config     *ebpf.Map `ebpf:"config"`
 	Conns      *ebpf.Map `ebpf:"conns"`
 	NssMethods *ebpf.Map `ebpf:"nss_methods"`
+	Owners     *ebpf.Map `ebpf:"owners"`
+	Places     *ebpf.Map `ebpf:"places"`
 	Procs      *ebpf.Map `ebpf:"procs"`
 	Rings      *ebpf.Map `ebpf:"rings"`
 	SockCalls  *ebpf.Map `ebpf:"sock_calls"`
@@ -262,6 +269,8 @@ func (m *nssMaps) Close() error {
 		m.Config,
 		m.Conns,
 		m.NssMethods,
+		m.Owners,
+		m.Places,
 		m.Procs,
 		m.Rings,
 		m.SockCalls,

@@ -114,6 +114,7 @@ type opensslSockCall struct {
 
 type opensslThread struct {
 	_     structs.HostLayout
+	Id    uint64
 	Calls [2]opensslCall
 }
 
@@ -132,6 +133,8 @@ const (
 	opensslMapCalls                  = "calls"
 	opensslMapConfig                 = "config"
 	opensslMapConns                  = "conns"
+	opensslMapOwners                 = "owners"
+	opensslMapPlaces                 = "places"
 	opensslMapProcs                  = "procs"
 	opensslMapRings                  = "rings"
 	opensslMapSockCalls              = "sock_calls"
@@ -212,6 +215,8 @@ type opensslMapSpecs struct {
 	Calls     *ebpf.MapSpec `ebpf:"calls"`
 	Config    *ebpf.MapSpec `ebpf:"config"`
 	Conns     *ebpf.MapSpec `ebpf:"conns"`
+	Owners    *ebpf.MapSpec `ebpf:"owners"`
+	Places    *ebpf.MapSpec `ebpf:"places"`
 	Procs     *ebpf.MapSpec `ebpf:"procs"`
 	Rings     *ebpf.MapSpec `ebpf:"rings"`
 	SockCalls *ebpf.MapSpec `ebpf:"sock_calls"`
@@ -250,6 +255,8 @@ type opensslMaps struct {
 	Calls     *ebpf.Map `ebpf:"calls"`
 	Config    *ebpf.Map `ebpf:"config"`
 	Conns     *ebpf.Map `ebpf:"conns"`
+	Owners    *ebpf.Map `ebpf:"owners"`
+	Places    *ebpf.Map `ebpf:"places"`
 	Procs     *ebpf.Map `ebpf:"procs"`
 	Rings     *ebpf.Map `ebpf:"rings"`
 	SockCalls *ebpf.Map `ebpf:"sock_calls"`
@@ -264,6 +271,8 @@ func (m *opensslMaps) Close() error {
 		m.Calls,
 		m.Config,
 		m.Conns,
+		m.Owners,
+		m.Places,
 		m.Procs,
 		m.Rings,
 		m.SockCalls,

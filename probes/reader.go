@@ -64,7 +64,10 @@ func (r *reader) read(d *flow.Data) error {
 
 // rest decides how the next read waits.
 func (r *reader) rest() error {
-	if r.empty() && !r.waits {
+	if !r.waits {
+		if !r.empty() {
+			return nil
+		}
 		time.Sleep(nap)
 	}
 	if empty := r.empty(); empty != r.waits {

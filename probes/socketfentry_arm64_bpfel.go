@@ -114,6 +114,7 @@ type socketFentrySockCall struct {
 
 type socketFentryThread struct {
 	_     structs.HostLayout
+	Id    uint64
 	Calls [2]socketFentryCall
 }
 
@@ -132,6 +133,8 @@ const (
 	socketFentryMapCalls            = "calls"
 	socketFentryMapConfig           = "config"
 	socketFentryMapConns            = "conns"
+	socketFentryMapOwners           = "owners"
+	socketFentryMapPlaces           = "places"
 	socketFentryMapProcs            = "procs"
 	socketFentryMapRings            = "rings"
 	socketFentryMapSockCalls        = "sock_calls"
@@ -208,6 +211,8 @@ type socketFentryMapSpecs struct {
 	Calls     *ebpf.MapSpec `ebpf:"calls"`
 	Config    *ebpf.MapSpec `ebpf:"config"`
 	Conns     *ebpf.MapSpec `ebpf:"conns"`
+	Owners    *ebpf.MapSpec `ebpf:"owners"`
+	Places    *ebpf.MapSpec `ebpf:"places"`
 	Procs     *ebpf.MapSpec `ebpf:"procs"`
 	Rings     *ebpf.MapSpec `ebpf:"rings"`
 	SockCalls *ebpf.MapSpec `ebpf:"sock_calls"`
@@ -248,6 +253,8 @@ type socketFentryMaps struct {
 	Calls     *ebpf.Map `ebpf:"calls"`
 	Config    *ebpf.Map `ebpf:"config"`
 	Conns     *ebpf.Map `ebpf:"conns"`
+	Owners    *ebpf.Map `ebpf:"owners"`
+	Places    *ebpf.Map `ebpf:"places"`
 	Procs     *ebpf.Map `ebpf:"procs"`
 	Rings     *ebpf.Map `ebpf:"rings"`
 	SockCalls *ebpf.Map `ebpf:"sock_calls"`
@@ -262,6 +269,8 @@ func (m *socketFentryMaps) Close() error {
 		m.Calls,
 		m.Config,
 		m.Conns,
+		m.Owners,
+		m.Places,
 		m.Procs,
 		m.Rings,
 		m.SockCalls,

@@ -114,6 +114,7 @@ type socketKprobeSockCall struct {
 
 type socketKprobeThread struct {
 	_     structs.HostLayout
+	Id    uint64
 	Calls [2]socketKprobeCall
 }
 
@@ -132,6 +133,8 @@ const (
 	socketKprobeMapCalls             = "calls"
 	socketKprobeMapConfig            = "config"
 	socketKprobeMapConns             = "conns"
+	socketKprobeMapOwners            = "owners"
+	socketKprobeMapPlaces            = "places"
 	socketKprobeMapProcs             = "procs"
 	socketKprobeMapRings             = "rings"
 	socketKprobeMapSockCalls         = "sock_calls"
@@ -205,6 +208,8 @@ type socketKprobeMapSpecs struct {
 	Calls     *ebpf.MapSpec `ebpf:"calls"`
 	Config    *ebpf.MapSpec `ebpf:"config"`
 	Conns     *ebpf.MapSpec `ebpf:"conns"`
+	Owners    *ebpf.MapSpec `ebpf:"owners"`
+	Places    *ebpf.MapSpec `ebpf:"places"`
 	Procs     *ebpf.MapSpec `ebpf:"procs"`
 	Rings     *ebpf.MapSpec `ebpf:"rings"`
 	SockCalls *ebpf.MapSpec `ebpf:"sock_calls"`
@@ -244,6 +249,8 @@ type socketKprobeMaps struct {
 	Calls     *ebpf.Map `ebpf:"calls"`
 	Config    *ebpf.Map `ebpf:"config"`
 	Conns     *ebpf.Map `ebpf:"conns"`
+	Owners    *ebpf.Map `ebpf:"owners"`
+	Places    *ebpf.Map `ebpf:"places"`
 	Procs     *ebpf.Map `ebpf:"procs"`
 	Rings     *ebpf.Map `ebpf:"rings"`
 	SockCalls *ebpf.Map `ebpf:"sock_calls"`
@@ -258,6 +265,8 @@ func (m *socketKprobeMaps) Close() error {
 		m.Calls,
 		m.Config,
 		m.Conns,
+		m.Owners,
+		m.Places,
 		m.Procs,
 		m.Rings,
 		m.SockCalls,

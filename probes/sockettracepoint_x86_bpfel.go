@@ -114,6 +114,7 @@ type socketTracepointSockCall struct {
 
 type socketTracepointThread struct {
 	_     structs.HostLayout
+	Id    uint64
 	Calls [2]socketTracepointCall
 }
 
@@ -132,6 +133,8 @@ const (
 	socketTracepointMapCalls             = "calls"
 	socketTracepointMapConfig            = "config"
 	socketTracepointMapConns             = "conns"
+	socketTracepointMapOwners            = "owners"
+	socketTracepointMapPlaces            = "places"
 	socketTracepointMapProcs             = "procs"
 	socketTracepointMapRings             = "rings"
 	socketTracepointMapSockCalls         = "sock_calls"
@@ -200,6 +203,8 @@ type socketTracepointMapSpecs struct {
 	Calls     *ebpf.MapSpec `ebpf:"calls"`
 	Config    *ebpf.MapSpec `ebpf:"config"`
 	Conns     *ebpf.MapSpec `ebpf:"conns"`
+	Owners    *ebpf.MapSpec `ebpf:"owners"`
+	Places    *ebpf.MapSpec `ebpf:"places"`
 	Procs     *ebpf.MapSpec `ebpf:"procs"`
 	Rings     *ebpf.MapSpec `ebpf:"rings"`
 	SockCalls *ebpf.MapSpec `ebpf:"sock_calls"`
@@ -238,6 +243,8 @@ type socketTracepointMaps struct {
 	Calls     *ebpf.Map `ebpf:"calls"`
 	Config    *ebpf.Map `ebpf:"config"`
 	Conns     *ebpf.Map `ebpf:"conns"`
+	Owners    *ebpf.Map `ebpf:"owners"`
+	Places    *ebpf.Map `ebpf:"places"`
 	Procs     *ebpf.Map `ebpf:"procs"`
 	Rings     *ebpf.Map `ebpf:"rings"`
 	SockCalls *ebpf.Map `ebpf:"sock_calls"`
@@ -252,6 +259,8 @@ func (m *socketTracepointMaps) Close() error {
 		m.Calls,
 		m.Config,
 		m.Conns,
+		m.Owners,
+		m.Places,
 		m.Procs,
 		m.Rings,
 		m.SockCalls,

@@ -211,8 +211,13 @@ func (t *Taps) tell(change func(s *coreSettings)) error {
 	return nil
 }
 
-// wake tells the programs whether to wake a shard's reader.
+// wake tells the programs whether to wake a shard's reader; after Close there are none.
 func (t *Taps) wake(shard int, on bool) error {
+	t.freeing.RLock()
+	defer t.freeing.RUnlock()
+	if t.final != nil {
+		return nil
+	}
 	var v uint32
 	if on {
 		v = 1
@@ -245,7 +250,7 @@ func (t *Taps) loadPrograms(source flow.Source, read func() (*ebpf.CollectionSpe
 	}
 	shared := map[string]*ebpf.Map{
 		coreMapCalls: t.core.Calls, coreMapConfig: t.core.Config, coreMapConns: t.core.Conns,
-		coreMapProcs: t.core.Procs, coreMapRings: t.core.Rings, coreMapSockCalls: t.core.SockCalls,
+		coreMapOwners: t.core.Owners, coreMapPlaces: t.core.Places, coreMapProcs: t.core.Procs, coreMapRings: t.core.Rings, coreMapSockCalls: t.core.SockCalls,
 		coreMapStats: t.core.Stats, coreMapThreads: t.core.Threads, coreMapVerdicts: t.core.Verdicts,
 		coreMapWaiting: t.core.Waiting,
 	}
@@ -426,5 +431,6 @@ func newReader(m *ebpf.Map, wake func(on bool) error) (*reader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open ring: %w", err)
 	}
+	r.SetDeadline(past)
 	return &reader{ring: r, wake: wake, done: make(chan struct{})}, nil
 }
