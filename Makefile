@@ -108,7 +108,7 @@ prices: ## Make the default price book anew from genai-prices' data
 # pass on every one of them, or from the version on that is named.
 KERNEL_TESTS := StockKernel CheckKnowsWhatUprobesWant RealInodes@5.12 Written OneFileUnderTwoMounts \
   SocketCalls PlaintextSocket PeekIsNotCounted Uring MissedCalls Late Peer PlainAfterTLS PeerOfGo \
-  OpenSSL Calls Forked DownloadDoesNotCross FetchedAnswersCross Verdict OverLimit HTTP2Frames \
+  OpenSSL Calls Places Forked DownloadDoesNotCross FetchedAnswersCross Verdict OverLimit HTTP2Frames \
   Go GnuTLS NSS EndOfAnswer Preempted OwnStacks@6.13 \
   CipherTapOnlyData@5.12 CipherTapNeverSent@5.12 CipherTapEarlyAnswer@5.12 CipherTapLostAndFound@5.12 \
   CipherTapMissed@5.12 CipherTapRest@5.12 CipherTapOneFunction

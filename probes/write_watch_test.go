@@ -28,19 +28,19 @@ func TestWritten(t *testing.T) {
 	}
 	const found = "500000" // microseconds, in which it is tapped
 	for round := range 8 {
-		id := fmt.Sprintf("written-%d", round)
+		id := fmt.Sprintf("written-%d-%d", time.Now().UnixNano(), round)
 		leased, heard := round < 4, round < 6
-		c.taps.finder.leave(program, leased, heard)
+		old := c.taps.finder.leave(program, leased, heard)
 		if err := os.WriteFile(program, versions[round%2], 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if !leased { // the kernel takes some 100 ms to take probes off
-			time.Sleep(time.Second)
+		if heard && !leased { // the kernel takes some 100 ms to take probes off
+			c.taps.finder.letGo(t, old)
 		}
 		for _, wait := range []string{"0", found} {
 			out, err := exec.Command(program, id+"-after-"+wait, wait).CombinedOutput()
 			if !heard && wait == "0" { // shows that the file is another, and may suffer
-				time.Sleep(time.Second)
+				c.taps.finder.letGo(t, old)
 				continue
 			}
 			if err != nil || string(out) != "counted to 2000\n" {
@@ -91,21 +91,41 @@ func TestWriteWatchSaysWhyItEnds(t *testing.T) {
 	}
 }
 
-// leave takes the lease of a tapped file, as where it is another user's, or has the finder
-// not hear of writes to it, as where there is no inotify.
-func (f *finder) leave(path string, lease, heard bool) {
+// leave takes the leases of a tapped file, as where it is another user's, or has the finder
+// not hear of writes to it, as where there is no inotify. It returns the file's taps.
+func (f *finder) leave(path string, lease, heard bool) (taps []*tapped) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, t := range f.files {
 		if t.Path != path {
 			continue
 		}
+		taps = append(taps, t)
 		if !lease {
 			t.lease.Close()
 		}
 		if !heard {
 			f.written.remove(t)
 		}
+	}
+	return taps
+}
+
+// letGo waits until taps are off their file.
+func (f *finder) letGo(t *testing.T, taps []*tapped) {
+	t.Helper()
+	released := func(tap *tapped) bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return tap.released
+	}
+	for _, tap := range taps {
+		for end := time.Now().Add(20 * time.Second); !released(tap); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal("the taps stay on a file that was written to")
+			}
+		}
+		f.alone(tap.real)() // once who has released them is done
 	}
 }
 
