@@ -4,8 +4,8 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -214,6 +214,10 @@ func (v invalid) in(path string) error {
 	return fmt.Errorf("%s %s", v.key, v.want)
 }
 
+// serviceLink is a variable that the kubelet sets for a Service named tollwire or
+// tollwire-…: kubernetes/pkg/kubelet/envvars.
+var serviceLink = regexp.MustCompile(`^TOLLWIRE_([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`)
+
 // unknownEnvironment refuses a TOLLWIRE_ variable that sets nothing: a typing
 // error must not pass for a setting.
 func unknownEnvironment(fs *pflag.FlagSet) error {
@@ -223,22 +227,29 @@ func unknownEnvironment(fs *pflag.FlagSet) error {
 	})
 	var errs []error
 	for _, kv := range os.Environ() {
-		if name, _, _ := strings.Cut(kv, "="); strings.HasPrefix(name, "TOLLWIRE_") && !known[name] {
+		if name, _, _ := strings.Cut(kv, "="); strings.HasPrefix(name, "TOLLWIRE_") && !known[name] && !serviceLink.MatchString(name) {
 			errs = append(errs, fmt.Errorf("environment: %s is no setting; see tollwire run --help", name))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// readFile lays the YAML file at path over c. Unknown keys and bad values are
-// refused with their line.
+// readFile lays the YAML file at path over c; one that says nothing changes nothing.
+// Unknown keys and bad values are refused with their line.
 func (c *Config) readFile(path string) error {
-	f, err := os.Open(path)
+	source, err := os.ReadFile(path)
 	if err != nil {
 		return fmt.Errorf("open config: %w", err)
 	}
-	defer f.Close()
-	if err := yaml.NewDecoder(f, yaml.Strict()).Decode(c); err != nil && !errors.Is(err, io.EOF) {
+	file, err := parser.ParseBytes(source, 0)
+	if err == nil {
+		for _, doc := range file.Docs {
+			if doc.Body != nil && doc.Body.Type() != ast.NullType && err == nil {
+				err = yaml.NodeToValue(doc.Body, c, yaml.Strict())
+			}
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("config %s:\n%s", path, yaml.FormatError(err, false, true))
 	}
 	return nil

@@ -136,6 +136,16 @@ func TestLaterWins(t *testing.T) {
 	}
 }
 
+// TestFileThatSaysNothing: the defaults stand.
+func TestFileThatSaysNothing(t *testing.T) {
+	for _, content := range []string{"", "# capture: {rings: 3}\n", "---\n", "null\n", "{}\n", "capture:\n"} {
+		c, err := load(t, content)
+		if err != nil || !reflect.DeepEqual(normal(reflect.ValueOf(c)), normal(reflect.ValueOf(defaults()))) {
+			t.Errorf("%q: %+v, %v", content, c, err)
+		}
+	}
+}
+
 // TestBadValuesNameTheirLine: whatever is wrong is refused, with the line it stands
 // on and what was expected.
 func TestBadValuesNameTheirLine(t *testing.T) {
@@ -171,6 +181,28 @@ func TestUnknownEnvironmentIsRefused(t *testing.T) {
 	t.Setenv("TOLLWIRE_BODYLIMIT", "1MiB")
 	if _, err := load(t, ""); err == nil || !strings.Contains(err.Error(), "TOLLWIRE_BODYLIMIT") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// TestServiceLinks: a Service named tollwire, or one whose name begins so, keeps no
+// agent of its namespace from starting.
+func TestServiceLinks(t *testing.T) {
+	for _, name := range []string{
+		"SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_METRICS", "PORT", "PORT_9464_TCP", "PORT_9464_TCP_PROTO", "PORT_9464_TCP_PORT", "PORT_9464_TCP_ADDR",
+		"METRICS_SERVICE_HOST", "METRICS_SERVICE_PORT", "METRICS_PORT", "METRICS_PORT_53_UDP", "METRICS_PORT_53_UDP_ADDR", "RINGS_PORT",
+	} {
+		t.Setenv("TOLLWIRE_"+name, "tcp://10.0.0.1:9464")
+	}
+	if _, err := load(t, ""); err != nil {
+		t.Error(err)
+	}
+	for _, name := range []string{"REPORT", "PORTS", "PORT_X", "SERVICE_NAME"} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("TOLLWIRE_"+name, "x")
+			if _, err := load(t, ""); err == nil {
+				t.Error("taken")
+			}
+		})
 	}
 }
 

@@ -156,6 +156,7 @@ func TestPod(t *testing.T) {
 	}{
 		{at(spec, "hostPID"), true, "hostPID"},
 		{at(spec, "hostNetwork"), nil, "hostNetwork"},
+		{at(spec, "enableServiceLinks"), false, "enableServiceLinks"},
 		{at(spec, "securityContext", "seccompProfile", "type"), "RuntimeDefault", "seccomp profile"},
 		{at(c, "securityContext", "privileged"), false, "privileged"},
 		{at(c, "securityContext", "allowPrivilegeEscalation"), false, "allowPrivilegeEscalation"},
