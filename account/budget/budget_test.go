@@ -276,33 +276,36 @@ func TestRefusedConfigs(t *testing.T) {
 	}
 }
 
-func TestRunSavesAtTheEnd(t *testing.T) {
+// TestRun: what is added while the file is written is in it too.
+func TestRun(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "b.json")
-	l, err := Open(Config{File: file, Save: time.Hour, Budgets: []Budget{{Name: "all", Per: "month", Limit: usd(t, "10")}}}, slog.New(slog.DiscardHandler))
+	l, err := Open(Config{File: file, Save: time.Millisecond, Budgets: []Budget{{Name: "all", Per: "month", Limit: usd(t, "10")}}}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	wg.Go(func() { l.Run(ctx) })
+	var running, adding sync.WaitGroup
+	running.Go(func() { l.Run(ctx) })
 	for range 4 {
-		wg.Go(func() {
+		adding.Go(func() {
 			for range 100 {
 				l.Add(record(t, time.Now(), "", "", "m", "0.01"))
 				l.States()
 			}
 		})
 	}
-	time.Sleep(20 * time.Millisecond)
+	adding.Wait()
+	written := func() bool {
+		data, err := os.ReadFile(file)
+		return err == nil && strings.Contains(string(data), `"spent_usd":"4"`)
+	}
+	for deadline := time.Now().Add(10 * time.Second); !written(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("not written")
+		}
+	}
 	cancel()
-	wg.Wait()
-	if err := l.Save(); err != nil {
-		t.Fatal(err)
-	}
-	data, err := os.ReadFile(file)
-	if err != nil || !strings.Contains(string(data), `"spent_usd":"4"`) {
-		t.Errorf("%s, %v", data, err)
-	}
+	running.Wait()
 }
 
 func TestGlob(t *testing.T) {

@@ -137,26 +137,22 @@ func replace(file string, data []byte) error {
 	return os.Rename(f.Name(), file)
 }
 
-// Run saves until ctx ends, then once more. A failure is logged once until one
-// succeeds.
+// Run saves now and then until ctx ends; who adds last saves last. A failure is logged
+// once until one succeeds.
 func (l *Ledger) Run(ctx context.Context) {
 	tick := time.NewTicker(l.config.Save)
 	defer tick.Stop()
 	failed := false
-	save := func() {
-		err := l.Save()
-		if err != nil && !failed {
-			l.log.Error("budgets are not saved", "err", err)
-		}
-		failed = err != nil
-	}
 	for {
 		select {
 		case <-ctx.Done():
-			save()
 			return
 		case <-tick.C:
-			save()
+			err := l.Save()
+			if err != nil && !failed {
+				l.log.Error("budgets are not saved", "err", err)
+			}
+			failed = err != nil
 		}
 	}
 }

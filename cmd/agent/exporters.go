@@ -7,8 +7,9 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
-	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/tollwire/tollwire/account"
 	"github.com/tollwire/tollwire/export/http"
@@ -71,12 +72,12 @@ func (c *ExportConfig) validate() []invalid {
 type outlets struct {
 	exporters []exporter
 	closers   []func(context.Context) error
-	server    *http.Server
-	attached  atomic.Bool
+	server    *http.Server // nil: none
+	serving   errgroup.Group
 }
 
 // open makes every exporter that the configuration asks for. What listens, listens
-// when it returns, and is ready once ready was called.
+// when it returns, and answers once serve was called.
 func (c *Config) open(agent *self, log *slog.Logger) (_ *outlets, err error) {
 	o := &outlets{}
 	defer func() {
@@ -93,6 +94,7 @@ func (c *Config) open(agent *self, log *slog.Logger) (_ *outlets, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("make measures: %w", err)
 	}
+	o.closers = append(o.closers, func(context.Context) error { return agent.budgets.Save() })
 	o.exporters = append(o.exporters, set, ledger{agent.budgets}, ledger{agent.machines}, ledger{&agent.unpriced})
 	if e.Records.Path != "" {
 		f, err := jsonl.Open(jsonl.Config{
@@ -126,7 +128,7 @@ func (c *Config) open(agent *self, log *slog.Logger) (_ *outlets, err error) {
 	o.server, err = http.New(http.Config{
 		Listen: []string{e.Listen}, WebConfig: e.WebConfig, TokenFile: e.TokenFile, Metrics: scrape.Handler(), Logger: log,
 		Ready: func() error {
-			if !o.attached.Load() {
+			if !agent.attached.Load() {
 				return errors.New("not attached yet")
 			}
 			return nil
@@ -137,20 +139,26 @@ func (c *Config) open(agent *self, log *slog.Logger) (_ *outlets, err error) {
 			"budgets":   func() any { return agent.budgets.States() },
 			"machines":  func() any { return agent.machines.States() },
 			"resources": func() any { return agent.resources.States() },
-			"attached":  func() any { return agent.taps.Attached() },
-			"unseen":    func() any { return agent.taps.Unobservable() },
+			"attached":  func() any { return agent.targets() },
+			"unseen":    func() any { return agent.unobservable() },
 		},
 	})
 	if err != nil {
 		return nil, err
 	}
 	o.closers = append(o.closers, o.server.Close)
-	go func() {
-		if err := o.server.Serve(); err != nil {
-			log.Error("serve metrics", "err", err)
-		}
-	}()
 	return o, nil
+}
+
+// serve answers until close. It calls stop when it cannot go on; close says why.
+func (o *outlets) serve(stop func()) {
+	if o.server == nil {
+		return
+	}
+	o.serving.Go(func() error {
+		defer stop()
+		return o.server.Serve()
+	})
 }
 
 // ledger is what remembers records and exports nothing itself.
@@ -174,10 +182,12 @@ func (o *outlets) close() error {
 	var errs []error
 	for _, c := range o.closers {
 		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
-		errs = append(errs, c(ctx))
+		if err := c(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("close exporters: %w", err))
+		}
 		cancel()
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, o.serving.Wait())...)
 }
 
 // target describes this agent and its machine, by OpenTelemetry's resource conventions.

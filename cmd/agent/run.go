@@ -41,7 +41,8 @@ Every flag can stand in the YAML file (--config) and in the environment:
 			if err != nil {
 				return err
 			}
-			return run(cmd.Context(), cfg, configPath(cmd), func() (*Config, error) { return loadConfig(cmd) }, log)
+			attach := func(ctx context.Context) (taps, error) { return probes.Start(ctx, cfg.probes(log)) }
+			return run(cmd.Context(), cfg, configPath(cmd), func() (*Config, error) { return loadConfig(cmd) }, attach, log)
 		},
 	}
 	cmd.Flags().StringP("config", "c", "", "YAML configuration (env TOLLWIRE_CONFIG)")
@@ -49,9 +50,19 @@ Every flag can stand in the YAML file (--config) and in the environment:
 	return cmd
 }
 
+// taps is what the agent asks of a node's taps beside their bytes.
+type taps interface {
+	source
+	CrossEveryHead(bool) error
+	Stats() probes.Stats
+	Attached() []probes.Attachment
+	Unobservable() []probes.Unobservable
+}
+
 // run is the agent from attach to detach. The file at path, of which cfg was made,
-// is followed; load makes it anew.
-func run(ctx context.Context, cfg *Config, path string, load func() (*Config, error), log *slog.Logger) error {
+// is followed; load makes it anew. What listens answers before the node is scanned, and
+// what remembers is closed once no record can follow.
+func run(ctx context.Context, cfg *Config, path string, load func() (*Config, error), attach func(context.Context) (taps, error), log *slog.Logger) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	prices, err := cfg.Pricing.open(log)
@@ -70,13 +81,8 @@ func run(ctx context.Context, cfg *Config, path string, load func() (*Config, er
 	if err != nil {
 		return fmt.Errorf("pricing.budgets: %w", err)
 	}
-	taps, err := probes.Start(ctx, cfg.probes(log))
-	if err != nil {
-		return fmt.Errorf("attach: %w\n(\"tollwire check\" says what this machine and these privileges allow, and what to do)", err)
-	}
 	p := &pipeline{
 		log:     log,
-		source:  taps,
 		decoder: cfg.decoder(key, prices.API, log),
 		owners:  owners,
 		settle:  cfg.settle(owners),
@@ -87,18 +93,26 @@ func run(ctx context.Context, cfg *Config, path string, load func() (*Config, er
 	}
 	p.decoder.Deferred = decoder.NewDeferred()
 	agent := &self{
-		taps: taps, pipeline: p, owners: owners, pods: pods, prices: prices, budgets: budgets,
+		pipeline: p, owners: owners, pods: pods, prices: prices, budgets: budgets,
 		machines: machine.New(prices), resources: cfg.resources(owners, prices),
 		config: newReloader(path, cfg, load, owners.Reload, log),
 	}
 	out, err := cfg.open(agent, log)
 	if err != nil {
-		return errors.Join(err, taps.Close())
+		return err
 	}
 	p.export = out.exporters
+	out.serve(stop)
+	tapped, err := attach(ctx)
+	if err != nil {
+		err = fmt.Errorf("attach: %w\n(\"tollwire check\" says what this machine and these privileges allow, and what to do)", err)
+		return errors.Join(err, out.close())
+	}
+	p.source = tapped
+	agent.attach(tapped)
 	var background sync.WaitGroup
 	priced := func(b *pricing.Book) { // the kernel holds back what can be no model's and no priced API's
-		if err := taps.CrossEveryHead(b.HasAPIs()); err != nil && !errors.Is(err, os.ErrClosed) {
+		if err := tapped.CrossEveryHead(b.HasAPIs()); err != nil && !errors.Is(err, os.ErrClosed) {
 			log.Error("priced APIs are seen only where a request might be a model's", "err", err)
 		}
 	}
@@ -110,17 +124,13 @@ func run(ctx context.Context, cfg *Config, path string, load func() (*Config, er
 	background.Go(func() {
 		<-ctx.Done()
 		log.Info("detaching")
-		if err := taps.Close(); err != nil {
+		if err := tapped.Close(); err != nil {
 			log.Warn("detach", "err", err)
 		}
 	})
-	out.attached.Store(true)
 	log.Info("attached", "version", version, "metrics", out.address())
 	err = p.run() // until ctx is done, or the taps fail
 	stop()
 	background.Wait()
-	if cerr := out.close(); cerr != nil {
-		err = errors.Join(err, fmt.Errorf("close exporters: %w", cerr))
-	}
-	return err
+	return errors.Join(err, out.close())
 }
