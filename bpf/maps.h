@@ -45,9 +45,9 @@ enum asking {
 struct conn {
 	__u64 gen;
 	__u64 start;
-	__u64 cgroup; // of the task that began the exchange
-	__u64 verdicts; // of settings, when it last looked for its own
-	__u64 ino; // of the socket, 0 for TLS sessions
+	__u64 cgroup;     // of the task that began the exchange
+	__u64 verdicts;   // of settings, when it last looked for its own
+	__u64 ino;        // of the socket, 0 for TLS sessions
 	__u64 pos[2];
 	__u64 gap[2];
 	__u64 message[2]; // bytes since the message's head
@@ -55,7 +55,7 @@ struct conn {
 	__u64 held[2];    // the start of what may be a head: held_len bytes, kept back
 	__u64 held_time[2];
 	__u32 exchange;
-	__u32 strangers; // calls in a row that began with nothing known, late connections only
+	__u32 strangers;  // calls in a row that began with nothing known, late connections only
 	__u32 seq[2];     // of TCP, behind the last call that was seen; 0: not known
 	__u8 held_len[2];
 	__u8 gap_reason[2];
@@ -71,7 +71,6 @@ struct conn {
 
 // A call into a TLS library between its entry and its return. frame tells nested
 // calls apart: how deep the stack was at the entry; zero: there is none.
-
 struct call {
 	__u64 frame;
 	__u64 conn;
