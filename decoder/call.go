@@ -46,6 +46,7 @@ type call struct {
 	done                  bool      // the vendor saw the stream's terminator
 	over                  bool      // End was called
 	unlimited             bool      // the response may be longer than the capture's limit
+	expands               bool      // the request's content was too long to be decoded to its end
 }
 
 type callState uint8
@@ -140,6 +141,7 @@ func (x *call) RequestBody(b exchange.Body) {
 		}
 		return x.d.cfg.ReadFacts(content, x.req.Header.Get("Content-Type"), &x.facts)
 	})
+	x.expands = errors.Is(err, coding.ErrExpands)
 	x.d.failedBody("request_body", err)
 }
 
@@ -201,10 +203,10 @@ func (x *call) End(o exchange.Outcome) {
 		return
 	}
 	err := x.fault
-	if err == nil || o.Err != nil && !errors.Is(err, exchange.ErrLost) {
+	if err == nil || o.Err != nil && !skipped(err) {
 		err = o.Err
 	}
-	if x.done && !errors.Is(x.fault, exchange.ErrLost) { // whatever is missing is none of the call's
+	if x.done && !skipped(x.fault) { // whatever is missing is none of the call's
 		err = nil
 	}
 	x.d.failedBody("response_body", err)
@@ -250,7 +252,7 @@ func (x *call) settle(o exchange.Outcome, err error) {
 		}
 	case errors.Is(err, errPanic):
 		worsen(c, llm.PartialLost)
-	case over || x.overLimit(x.reqOut):
+	case over || x.expands || x.overLimit(x.reqOut) || errors.Is(err, coding.ErrExpands):
 		worsen(c, llm.PartialOverLimit)
 	case errors.Is(err, exchange.ErrCut), errors.Is(x.reqOut.Err, exchange.ErrCut):
 		worsen(c, llm.PartialCut)
@@ -261,6 +263,12 @@ func (x *call) settle(o exchange.Outcome, err error) {
 	if c.ErrorType == "" && !over {
 		c.ErrorType = errorType(c.Status, err)
 	}
+}
+
+// skipped tells the faults at which content was left out from all others: what follows
+// does not make up for it.
+func skipped(err error) bool {
+	return errors.Is(err, exchange.ErrLost) || errors.Is(err, coding.ErrExpands)
 }
 
 // overLimit reports whether a message that was cut was cut by the capture's own limit:

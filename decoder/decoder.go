@@ -3,12 +3,14 @@
 package decoder
 
 import (
+	"errors"
 	"io"
 	"log/slog"
 	"math"
 	"runtime/debug"
 	"time"
 
+	"github.com/tollwire/tollwire/decoder/coding"
 	"github.com/tollwire/tollwire/decoder/exchange"
 	"github.com/tollwire/tollwire/decoder/http1"
 	"github.com/tollwire/tollwire/decoder/http2"
@@ -247,7 +249,10 @@ func (d *Decoder) fail(kind string) { d.failures[kind]++ }
 
 // failedBody counts a body that was whole and yet could not be read.
 func (d *Decoder) failedBody(kind string, err error) {
-	if err != nil && !readFailed(err) {
+	switch {
+	case errors.Is(err, coding.ErrExpands):
+		d.fail("decoded_size")
+	case err != nil && !readFailed(err):
 		d.fail(kind)
 	}
 }

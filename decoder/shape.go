@@ -251,5 +251,5 @@ func (d *eventData) Whole() ([]byte, bool) {
 
 // readFailed tells the errors of the reader from those of the JSON.
 func readFailed(err error) bool {
-	return stream.Ended(err) || errors.Is(err, exchange.ErrLost) || errors.Is(err, errPanic)
+	return stream.Ended(err) || skipped(err) || errors.Is(err, errPanic)
 }

@@ -1,5 +1,5 @@
 // Package coding undoes content encodings as the bytes pass: what the sender has
-// flushed can be read before anything else crosses, and windows are bounded.
+// flushed can be read before anything else crosses, and windows and output are bounded.
 package coding
 
 import (
@@ -22,12 +22,13 @@ import (
 var ErrUnknown = errors.New("unknown content encoding")
 
 const (
-	maxCodings    = 4       // encodings on top of each other
+	maxCodings    = 2       // encodings on top of each other: an archive that is sent compressed
 	maxZstdWindow = 8 << 20 // RFC 9659
 	windowSize    = 4 << 10
 )
 
-// Open returns the decoded content of b. header is the value of Content-Encoding.
+// Open returns the decoded content of b, which fails with ErrExpands where it gets too
+// long for what crossed. header is the value of Content-Encoding.
 func Open(header string, b exchange.Body) (exchange.Body, error) {
 	var names []string
 	for name := range strings.SplitSeq(header, ",") {
@@ -38,12 +39,22 @@ func Open(header string, b exchange.Body) (exchange.Body, error) {
 	if len(names) > maxCodings {
 		return nil, fmt.Errorf("%w: %d on top of each other", ErrUnknown, len(names))
 	}
+	m := new(Meter)
 	for i := len(names) - 1; i >= 0; i-- { // applied in order, so undone from the last
 		open, ok := openers(names[i])
 		if !ok {
 			return nil, fmt.Errorf("%w: %.20q", ErrUnknown, names[i])
 		}
-		b = &decoded{name: names[i], source: source{Body: b}, open: open}
+		d := &decoded{name: names[i], source: source{Body: b}}
+		d.open = func() (io.Reader, error) {
+			var src io.Reader = &d.source
+			if i == len(names)-1 { // what crossed
+				src = m.In(src)
+			}
+			r, err := open(src)
+			return m.Out(r), err
+		}
+		b = d
 	}
 	return b, nil
 }
@@ -91,7 +102,7 @@ func openZstd(r io.Reader) (io.Reader, error) {
 type decoded struct {
 	name   string
 	source source
-	open   func(io.Reader) (io.Reader, error)
+	open   func() (io.Reader, error)
 	r      io.Reader
 	buf    []byte
 	window []byte
@@ -132,7 +143,7 @@ func (d *decoded) Window() ([]byte, error) {
 
 func (d *decoded) read(p []byte) (n int, err error) {
 	if d.r == nil {
-		if d.r, err = d.open(&d.source); err != nil {
+		if d.r, err = d.open(); err != nil {
 			d.r = nil
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/tollwire/tollwire/decoder/coding"
 	"github.com/tollwire/tollwire/decoder/exchange"
 	"github.com/tollwire/tollwire/decoder/stream"
 	"github.com/tollwire/tollwire/flow"
@@ -23,7 +24,7 @@ var ErrFraming = errors.New("websocket: framing lost")
 // Message is a text or binary message. Its methods and Data are valid until the
 // Session returns.
 type Message struct {
-	Data       io.Reader // what is left unread is skipped; fails with exchange.ErrLost at a hole
+	Data       io.Reader // what is left unread is skipped; fails with exchange.ErrLost at a hole, with coding.ErrExpands where it gets too long
 	FromClient bool
 	r          *reader
 }
@@ -206,8 +207,8 @@ func (r *reader) message(h header) error {
 	m := &Message{Data: data, FromClient: r.client, r: r}
 	r.c.session.Message(m)
 	if compressed {
-		io.Copy(io.Discard, data)
-		r.inflat.close(r.lost)
+		_, err := io.Copy(io.Discard, data)
+		r.inflat.close(r.lost || errors.Is(err, coding.ErrExpands))
 	}
 	if whole {
 		return nil
@@ -333,16 +334,18 @@ func (f *inflater) open(src io.Reader, keep bool) io.Reader {
 	if !keep {
 		f.context = nil
 	}
-	src = io.MultiReader(src, strings.NewReader(tail))
+	m := new(coding.Meter)
+	src = io.MultiReader(m.In(src), strings.NewReader(tail))
 	if f.r == nil {
 		f.r = flate.NewReaderDict(src, f.context)
 	} else {
 		f.r.(flate.Resetter).Reset(src, f.context)
 	}
+	r := m.Out(f.r)
 	if !keep {
-		return f.r
+		return r
 	}
-	return io.TeeReader(f.r, (*contextWriter)(f))
+	return io.TeeReader(r, (*contextWriter)(f))
 }
 
 func (f *inflater) close(lost bool) { f.broken = f.broken || lost }
