@@ -89,6 +89,26 @@ func (c *capped) count(o attribution.Capped) {
 type shard struct {
 	sync.Mutex
 	*decoder.Decoder
+	last atomic.Pointer[decoder.Stats] // as they were when the lock was last free, or the clock ticked
+}
+
+// stats returns the decoder's counts without waiting for it: what it does now may take
+// long, and then they are those of before.
+func (s *shard) stats() decoder.Stats {
+	if s.TryLock() {
+		s.publish()
+		s.Unlock()
+	}
+	if last := s.last.Load(); last != nil {
+		return *last
+	}
+	return decoder.Stats{}
+}
+
+// publish makes the counts readable without the lock, which the caller holds.
+func (s *shard) publish() {
+	now := s.Stats()
+	s.last.Store(&now)
 }
 
 // run reads the source until it is closed, then finishes what is open. A shard that
@@ -174,6 +194,7 @@ func (s *shard) clock(every time.Duration, stopped <-chan struct{}) {
 		case <-t.C:
 			s.Lock()
 			s.Tick(probes.Now())
+			s.publish()
 			s.Unlock()
 		}
 	}

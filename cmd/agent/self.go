@@ -2,6 +2,7 @@ package main
 
 import (
 	"runtime"
+	"slices"
 	"sync/atomic"
 
 	"github.com/tollwire/tollwire/account/budget"
@@ -33,15 +34,14 @@ type self struct {
 	otlp      atomic.Pointer[otlp.Exporter] // nil: none; it asks for samples from its start on
 }
 
-// decoded sums the decoders of all shards.
+// decoded sums the decoders of all shards, and waits for none of them.
 func (p *pipeline) decoded() (all decoder.Stats) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	shards := slices.Clone(p.decoders)
+	p.mu.Unlock()
 	all.Failures = make(map[string]uint64)
-	for _, s := range p.decoders {
-		s.Lock()
-		one := s.Stats()
-		s.Unlock()
+	for _, s := range shards {
+		one := s.stats()
 		all.Pushed += one.Pushed
 		all.Decoded += one.Decoded
 		all.Ignored += one.Ignored
