@@ -159,6 +159,7 @@ func TestBadValuesNameTheirLine(t *testing.T) {
 		{"attribution:\n  rules:\n    - name: a\n      node: b\n      match: {exe: \"re:(\"}\n", ":5:", "exe"},
 		{"export:\n  records:\n    sync: maybe\n", ":3:", "interval"},
 		{"export:\n  otlp:\n    endpoint: collector:4317\n", ":3:", "grpc://"},
+		{"export:\n  otlp:\n    endpoint: https://user:s3cret@c\n", ":3:", "header_files"},
 		{"export:\n  otlp:\n    endpoint: grpc://c:4317\n    compression: zip\n", ":4:", "gzip"},
 		{"export:\n  otlp:\n    tls:\n      cert: a.pem\n", ":4:", "key"},
 		{"export:\n  otlp:\n    sampling:\n      ratio: 2\n", ":4:", "0 to 1"},
@@ -168,6 +169,9 @@ func TestBadValuesNameTheirLine(t *testing.T) {
 		if err == nil {
 			t.Errorf("%q was taken", c.content)
 			continue
+		}
+		if strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("%q: error %q tells the password", c.content, err)
 		}
 		for _, want := range []string{c.line, c.want} {
 			if !strings.Contains(err.Error(), want) {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -71,9 +70,8 @@ func (c *OTLPConfig) validate() []invalid {
 		all = append(all, invalid{"export.otlp." + key, fmt.Sprintf(format, a...)})
 	}
 	if c.Endpoint != "" {
-		u, err := url.Parse(c.Endpoint)
-		if err != nil || u.Host == "" || !slices.Contains([]string{"grpc", "grpcs", "http", "https"}, u.Scheme) {
-			bad("endpoint", "is %q: want grpc://HOST:4317, grpcs://HOST:4317, http://HOST:4318 or https://HOST:4318", c.Endpoint)
+		if _, err := otlp.ParseEndpoint(c.Endpoint); err != nil {
+			bad("endpoint", "%v", err)
 		}
 		if c.Queue.Dir == "" {
 			bad("queue.dir", "is empty: want a folder")

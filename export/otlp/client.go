@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -101,23 +102,35 @@ func (c *Config) tlsConfig() (*tls.Config, error) {
 	return t, nil
 }
 
-// newSender reads the endpoint: grpc:// and grpcs:// speak gRPC, http:// and https://
-// HTTP with protobuf.
+// ParseEndpoint reads grpc:// and grpcs:// for gRPC, http:// and https:// for HTTP with
+// protobuf. Its errors name no credentials that s may hold.
+func ParseEndpoint(s string) (*url.URL, error) {
+	const want = "want grpc://HOST:4317, grpcs://HOST:4317, http://HOST:4318 or https://HOST:4318"
+	if strings.Contains(s, "@") {
+		return nil, errors.New("holds a user: want it in header_files, as Authorization: Basic …")
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.Host == "" || !slices.Contains([]string{"grpc", "grpcs", "http", "https"}, u.Scheme) {
+		return nil, fmt.Errorf("is %q: %s", s, want)
+	}
+	if u.RawQuery != "" || u.Fragment != "" {
+		return nil, errors.New("holds a query: " + want)
+	}
+	if strings.HasPrefix(u.Scheme, "grpc") && strings.Trim(u.Path, "/") != "" {
+		return nil, fmt.Errorf("is %q: gRPC has no path", s)
+	}
+	return u, nil
+}
+
 func newSender(c *Config) (sender, error) {
-	u, err := url.Parse(c.Endpoint)
-	if err != nil || u.Host == "" {
-		return nil, fmt.Errorf("endpoint %q: want grpc://HOST:4317, grpcs://HOST:4317, http://HOST:4318 or https://HOST:4318", c.Endpoint)
+	u, err := ParseEndpoint(c.Endpoint)
+	if err != nil {
+		return nil, fmt.Errorf("endpoint %w", err)
 	}
-	switch u.Scheme {
-	case "grpc", "grpcs":
-		if u.Path != "" && u.Path != "/" {
-			return nil, fmt.Errorf("endpoint %q: gRPC has no path", c.Endpoint)
-		}
+	if strings.HasPrefix(u.Scheme, "grpc") {
 		return newGRPC(c, u)
-	case "http", "https":
-		return newHTTP(c, u)
 	}
-	return nil, fmt.Errorf("endpoint %q: want grpc://, grpcs://, http:// or https://", c.Endpoint)
+	return newHTTP(c, u)
 }
 
 // grpcSender sends requests that are already encoded.
@@ -169,15 +182,14 @@ func (g *grpcSender) send(ctx context.Context, s *signal, request []byte) ([]byt
 	}
 	e := &sendError{err: err}
 	st := status.Convert(err)
-	switch st.Code() {
-	case codes.Canceled, codes.DeadlineExceeded, codes.Aborted, codes.OutOfRange, codes.Unavailable, codes.DataLoss, codes.ResourceExhausted,
-		codes.Unauthenticated, codes.PermissionDenied: // the last two are mended by people, and the queue is bounded
-		e.retry = true
-	}
 	for _, d := range st.Details() {
 		if info, ok := d.(*errdetails.RetryInfo); ok {
-			e.after = info.GetRetryDelay().AsDuration()
+			e.retry, e.after = st.Code() == codes.ResourceExhausted, info.GetRetryDelay().AsDuration()
 		}
+	}
+	switch st.Code() { // of OTLP's specification; exhausted without a delay is a message that is too large
+	case codes.Canceled, codes.DeadlineExceeded, codes.Aborted, codes.OutOfRange, codes.Unavailable, codes.DataLoss:
+		e.retry = true
 	}
 	return nil, e
 }
@@ -239,10 +251,7 @@ func (h *httpSender) send(ctx context.Context, s *signal, request []byte) ([]byt
 		return reply, nil // a reply that broke off changes nothing: the status has come
 	}
 	e := &sendError{err: cmp.Or(err, fmt.Errorf("%s answered %s", h.base+s.path, resp.Status)), after: retryAfter(resp.Header.Get("Retry-After"))}
-	switch resp.StatusCode {
-	case 408, 429, 500, 502, 503, 504, 401, 403: // the last two are mended by people, and the queue is bounded
-		e.retry = true
-	}
+	e.retry = slices.Contains([]int{429, 502, 503, 504}, resp.StatusCode) // of OTLP's specification
 	return nil, e
 }
 

@@ -8,19 +8,16 @@ import (
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	metricspb "go.opentelemetry.io/proto/otlp/metrics/v1"
 	resourcepb "go.opentelemetry.io/proto/otlp/resource/v1"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/tollwire/tollwire/export/metric"
 )
-
-// maxPoints bounds one request, so that it stays under the 4 MiB that gRPC servers take.
-const maxPoints = 2000
 
 // snapshot returns the state of every measure, cumulative since its series began, in
 // as many requests as it takes.
 func snapshot(set *metric.Set, res *resourcepb.Resource, scope *commonpb.InstrumentationScope, began, now time.Time) []*colmetrics.ExportMetricsServiceRequest {
 	b := &snapshotBuilder{res: res, scope: scope, now: uint64(now.UnixNano())}
 	set.Collect(func(i *metric.Instrument, p *metric.Point) {
-		m := b.metric(i)
 		start, attrs := uint64(p.Start.UnixNano()), metricAttrs(p.Attrs)
 		if i.Kind == metric.Distribution {
 			sum := p.Histogram.Sum
@@ -31,14 +28,14 @@ func snapshot(set *metric.Set, res *resourcepb.Resource, scope *commonpb.Instrum
 			for j := range p.Histogram.Exemplars {
 				dp.Exemplars = appendExemplar(dp.Exemplars, &p.Histogram.Exemplars[j])
 			}
-			h := m.GetHistogram()
+			h := b.metric(i, dp).GetHistogram()
 			h.DataPoints = append(h.DataPoints, dp)
 			return
 		}
-		b.number(m, start, p.Value, attrs, &p.Exemplar)
+		b.number(i, start, p.Value, attrs, &p.Exemplar)
 	}, func(s metric.Sample) {
-		m := b.metric(&metric.Instrument{Name: s.Name, Unit: s.Unit, Kind: s.Kind, Help: s.Help})
-		b.number(m, uint64(began.UnixNano()), s.Value, metricAttrs(s.Attrs), &metric.Exemplar{})
+		i := &metric.Instrument{Name: s.Name, Unit: s.Unit, Kind: s.Kind, Help: s.Help}
+		b.number(i, uint64(began.UnixNano()), s.Value, metricAttrs(s.Attrs), &metric.Exemplar{})
 	})
 	return b.requests
 }
@@ -49,18 +46,19 @@ type snapshotBuilder struct {
 	now      uint64
 	requests []*colmetrics.ExportMetricsServiceRequest
 	metrics  map[string]*metricspb.Metric
-	points   int
+	size     int // of the last request, encoded
 }
 
-// metric returns i's metric in the request that has room for a further point.
-func (b *snapshotBuilder) metric(i *metric.Instrument) *metricspb.Metric {
-	if b.points >= maxPoints || b.requests == nil {
+// metric returns i's metric in the request that has room for point.
+func (b *snapshotBuilder) metric(i *metric.Instrument, point proto.Message) *metricspb.Metric {
+	size := proto.Size(point) + framing
+	if b.requests == nil || b.size+size > maxRequest {
 		b.requests = append(b.requests, &colmetrics.ExportMetricsServiceRequest{ResourceMetrics: []*metricspb.ResourceMetrics{{
 			Resource: b.res, SchemaUrl: schemaURL, ScopeMetrics: []*metricspb.ScopeMetrics{{Scope: b.scope, SchemaUrl: schemaURL}},
 		}}})
-		b.metrics, b.points = make(map[string]*metricspb.Metric), 0
+		b.metrics, b.size = make(map[string]*metricspb.Metric), proto.Size(b.res)+proto.Size(b.scope)
 	}
-	b.points++
+	b.size += size
 	if m := b.metrics[i.Name]; m != nil {
 		return m
 	}
@@ -75,20 +73,22 @@ func (b *snapshotBuilder) metric(i *metric.Instrument) *metricspb.Metric {
 		m.Data = &metricspb.Metric_Gauge{Gauge: &metricspb.Gauge{}}
 	}
 	b.metrics[i.Name] = m
+	b.size += proto.Size(m) + framing
 	sm := b.requests[len(b.requests)-1].ResourceMetrics[0].ScopeMetrics[0]
 	sm.Metrics = append(sm.Metrics, m)
 	return m
 }
 
-func (b *snapshotBuilder) number(m *metricspb.Metric, start uint64, v float64, attrs []*commonpb.KeyValue, e *metric.Exemplar) {
+func (b *snapshotBuilder) number(i *metric.Instrument, start uint64, v float64, attrs []*commonpb.KeyValue, e *metric.Exemplar) {
 	dp := &metricspb.NumberDataPoint{TimeUnixNano: b.now, Attributes: attrs, Value: &metricspb.NumberDataPoint_AsDouble{AsDouble: v}}
-	if sum := m.GetSum(); sum != nil {
+	if i.Kind == metric.Counter {
 		dp.StartTimeUnixNano = start
 		dp.Exemplars = appendExemplar(nil, e)
+		sum := b.metric(i, dp).GetSum()
 		sum.DataPoints = append(sum.DataPoints, dp)
 		return
 	}
-	g := m.GetGauge()
+	g := b.metric(i, dp).GetGauge()
 	g.DataPoints = append(g.DataPoints, dp)
 }
 

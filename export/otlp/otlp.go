@@ -32,6 +32,14 @@ const (
 	schemaURL = "https://opentelemetry.io/schemas/1.41.0"
 )
 
+// maxRequest bounds one request in encoded bytes, so that with its frames it stays under
+// the 4 MiB that gRPC servers take. What is larger by itself goes alone, for the
+// receiver to refuse.
+const maxRequest = 3 << 20
+
+// framing is more than the tag and the length of a message inside another.
+const framing = 16
+
 // Config describes the receiver and what it gets.
 type Config struct {
 	Endpoint    string // grpc://HOST:4317, grpcs://…, http://HOST:4318, https://…; a path under HTTP goes before /v1/traces
@@ -229,10 +237,22 @@ func (e *Exporter) flush() {
 	e.batch = nil
 	e.mu.Unlock()
 	for len(batch) > 0 {
-		n := min(len(batch), e.cfg.BatchSize)
+		n, size := 0, 0
+		for n < min(len(batch), e.cfg.BatchSize) {
+			size += batch[n].size()
+			if n > 0 && size > maxRequest {
+				break
+			}
+			n++
+		}
 		e.push(e.spans, e.request(batch[:n]), n)
 		batch = batch[n:]
 	}
+}
+
+// size is what s adds to a request at most, encoded.
+func (s *spanOf) size() int {
+	return proto.Size(s.span) + framing + proto.Size(&resourcepb.Resource{Attributes: keyValues(s.resource)}) + framing
 }
 
 func (e *Exporter) request(batch []spanOf) *coltrace.ExportTraceServiceRequest {
@@ -290,9 +310,11 @@ func (e *Exporter) drain(ctx context.Context, l *lane) {
 			return
 		}
 		for try := 0; ; try++ {
-			err := e.sendOne(ctx, l, b)
+			refused, err := e.sendOne(ctx, l, b)
 			if err == nil {
-				l.sent.Add(uint64(items))
+				refused = min(refused, items)
+				l.rejected.Add(uint64(refused))
+				l.sent.Add(uint64(items - refused))
 				break
 			}
 			if ctx.Err() != nil {
@@ -310,22 +332,23 @@ func (e *Exporter) drain(ctx context.Context, l *lane) {
 				return
 			}
 		}
-		l.queue.ack(items)
+		l.queue.ack()
 	}
 }
 
-func (e *Exporter) sendOne(ctx context.Context, l *lane, b []byte) error {
+// sendOne returns how many items the receiver refused of a message that it took.
+func (e *Exporter) sendOne(ctx context.Context, l *lane, b []byte) (refused int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.Timeout)
 	defer cancel()
 	reply, err := e.sender.send(ctx, &l.signal, b)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	if n, why := l.signal.rejected(reply); n > 0 {
-		l.rejected.Add(uint64(n))
+	n, why := l.signal.rejected(reply)
+	if n > 0 {
 		e.warn(l, "send "+l.name, fmt.Errorf("the receiver refused %d: %s", n, why))
 	}
-	return nil
+	return int(max(n, 0)), nil
 }
 
 // backoff doubles from a quarter of a second, with jitter, so that a fleet does not

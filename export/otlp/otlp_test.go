@@ -27,6 +27,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -243,7 +244,7 @@ func start(t *testing.T, cfg otlp.Config) *otlp.Exporter {
 
 func closed(t *testing.T, e *otlp.Exporter) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := e.Close(ctx); err != nil {
 		t.Fatal(err)
@@ -393,6 +394,88 @@ func TestRetryInfoIsHeeded(t *testing.T) {
 	closed(t, e)
 	if took := time.Since(began); r.count() != 1 || took < 300*time.Millisecond {
 		t.Errorf("%d spans after %v", r.count(), took)
+	}
+}
+
+// What the specification calls final is not sent again, and holds up nothing behind it.
+func TestRefusedForGood(t *testing.T) {
+	r := newReceiver()
+	for _, c := range []codes.Code{codes.ResourceExhausted, codes.InvalidArgument, codes.Unauthenticated, codes.PermissionDenied, codes.Internal, codes.Unimplemented} {
+		r.answers = append(r.answers, status.Error(c, "no"))
+	}
+	n := len(r.answers)
+	addr, _ := r.grpc(t, "127.0.0.1:0")
+	cfg := config(t, "grpc://"+addr)
+	cfg.BatchSize = 1
+	e := start(t, cfg)
+	for i := range n + 1 {
+		e.Export(recordtest.New(spanID(i)))
+	}
+	closed(t, e)
+	if st := e.Stats()["traces"]; r.count() != 1 || st.Sent != 1 || int(st.Rejected) != n || st.Failures != 0 {
+		t.Errorf("%d spans, %+v", r.count(), st)
+	}
+}
+
+func TestHTTPStatuses(t *testing.T) {
+	for code, again := range map[int]bool{400: false, 401: false, 403: false, 404: false, 408: false, 413: false, 500: false, 501: false, 429: true, 502: true, 503: true, 504: true} {
+		var asked atomic.Int32
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			if asked.Add(1) == 1 {
+				w.WriteHeader(code)
+			}
+		}))
+		e := start(t, config(t, srv.URL))
+		e.Export(recordtest.New(spanID(0)))
+		closed(t, e)
+		srv.Close()
+		st := e.Stats()["traces"]
+		if want := (otlp.Stats{Sent: 1, Failures: 1}); again && st != want {
+			t.Errorf("%d: %+v", code, st)
+		}
+		if want := (otlp.Stats{Rejected: 1}); !again && st != want {
+			t.Errorf("%d: %+v", code, st)
+		}
+	}
+}
+
+// A request has room in the 4 MiB that gRPC servers take, however large its spans and
+// however many its points; a span that has none alone holds up no other.
+func TestRequestsStaySmall(t *testing.T) {
+	set, err := metric.New(metric.Config{PodLabels: []string{"long"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newReceiver()
+	addr, _ := r.grpc(t, "127.0.0.1:0")
+	cfg := config(t, "grpc://"+addr)
+	cfg.Metrics, cfg.Compression = set, "none"
+	e := start(t, cfg)
+	limits := func(n, size int) func(*account.Record) {
+		return func(r *account.Record) {
+			r.Call.RateLimit = map[string]string{}
+			for i := range n {
+				r.Call.RateLimit[fmt.Sprintf("x-ratelimit-%d", i)] = strings.Repeat("v", size)
+			}
+		}
+	}
+	const n = 200
+	for i := range n { // 6 MiB
+		e.Export(recordtest.New(spanID(i), limits(32, 1024)))
+	}
+	e.Export(recordtest.New(spanID(n), limits(1, 5<<20)))
+	e.Export(recordtest.New(spanID(n + 1)))
+	for i := range 2 * n { // some 20 series each
+		set.Export(recordtest.New(priced("0.5"), func(r *account.Record) {
+			r.Owner.PodName, r.Owner.PodLabels = fmt.Sprint("pod-", i), map[string]string{"long": strings.Repeat("l", 1024)}
+		}))
+	}
+	closed(t, e)
+	if st := e.Stats()["traces"]; r.count() != n+1 || st.Rejected != 1 || st.Failures != 0 {
+		t.Errorf("%d spans, %+v", r.count(), st)
+	}
+	if st := e.Stats()["metrics"]; st.Sent < 2 || st.Rejected != 0 || st.Failures != 0 {
+		t.Errorf("%+v", st)
 	}
 }
 
@@ -631,6 +714,9 @@ func TestRefusals(t *testing.T) {
 		func(c *otlp.Config) { c.Endpoint = "localhost:4317" },
 		func(c *otlp.Config) { c.Endpoint = "ftp://x" },
 		func(c *otlp.Config) { c.Endpoint = "grpc://x:1/path" },
+		func(c *otlp.Config) { c.Endpoint = "https://user:s3cret@x:1" },
+		func(c *otlp.Config) { c.Endpoint = "https://user:s3 cret@x:1" },
+		func(c *otlp.Config) { c.Endpoint = "https://x:1?key=s3cret" },
 		func(c *otlp.Config) { c.Compression = "zip" },
 		func(c *otlp.Config) { c.Dir = "" },
 		func(c *otlp.Config) { c.Endpoint = "grpcs://x:1"; c.TLS.CA = "/nowhere" },
@@ -641,6 +727,8 @@ func TestRefusals(t *testing.T) {
 		if e, err := otlp.New(cfg); err == nil {
 			e.Close(t.Context())
 			t.Errorf("%+v was taken", cfg)
+		} else if strings.Contains(err.Error(), "cret") {
+			t.Errorf("the password is told: %v", err)
 		}
 	}
 }

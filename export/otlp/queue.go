@@ -35,10 +35,16 @@ type queue struct {
 	tail    *os.File
 	head    *os.File // seqs[0], opened for reading
 	pos     int64    // in head
-	pending int64    // length of the message last peeked at
+	pending peeked   // last peeked at: its fate is who sends it to tell
 	cursor  *os.File
 
 	dropped uint64 // items
+}
+
+// peeked is a message's length with its header, and its items.
+type peeked struct {
+	size  int64
+	items int
 }
 
 const (
@@ -192,7 +198,7 @@ func (q *queue) push(b []byte, items int) error {
 		}
 	}
 	for q.total+int64(len(msg)) > q.limit && len(q.seqs) > 1 {
-		q.dropped += uint64(q.items[q.seqs[0]])
+		q.dropped += uint64(q.items[q.seqs[0]] - q.pending.items)
 		if err := q.dropHead(); err != nil {
 			return fmt.Errorf("drop the oldest: %w", err)
 		}
@@ -228,7 +234,7 @@ func (q *queue) peek() (b []byte, items int, ok bool) {
 				q.skip(seq)
 				continue
 			}
-			q.pending = n
+			q.pending = peeked{n, items}
 			return b, items, true
 		}
 		if len(q.seqs) > 1 {
@@ -246,16 +252,16 @@ func (q *queue) skip(seq uint64) {
 	q.pos = q.sizes[seq]
 }
 
-// ack takes off the message of so many items that peek returned.
-func (q *queue) ack(items int) {
+// ack takes off the message that peek returned.
+func (q *queue) ack() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.pending == 0 || q.closed {
-		return // it was dropped meanwhile, for want of room
+	if q.pending.size == 0 || q.closed {
+		return // its segment was dropped meanwhile, for want of room
 	}
-	q.pos += q.pending
-	q.items[q.seqs[0]] -= items
-	q.pending = 0
+	q.pos += q.pending.size
+	q.items[q.seqs[0]] -= q.pending.items
+	q.pending = peeked{}
 	var b [16]byte
 	binary.LittleEndian.PutUint64(b[:], q.seqs[0])
 	binary.LittleEndian.PutUint64(b[8:], uint64(q.pos))
@@ -281,7 +287,7 @@ func (q *queue) dropHead() error {
 	q.total -= q.sizes[seq]
 	delete(q.sizes, seq)
 	delete(q.items, seq)
-	q.seqs, q.pos, q.pending = q.seqs[1:], 0, 0
+	q.seqs, q.pos, q.pending = q.seqs[1:], 0, peeked{}
 	return os.Remove(q.path(seq))
 }
 
