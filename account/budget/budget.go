@@ -49,11 +49,9 @@ type Match struct {
 	Model     string `yaml:"model"`
 }
 
-// maxKeys bounds the limits of one budget; what comes after shares the key "other".
+// maxKeys bounds the limits of one budget; what comes after shares the key
+// account.Other.
 const maxKeys = 1000
-
-// other is the key of what found no room.
-const other = "other"
 
 // Ledger counts. It is safe for concurrent use.
 type Ledger struct {
@@ -63,7 +61,8 @@ type Ledger struct {
 
 	mu    sync.Mutex
 	lines map[lineKey]*line
-	keys  map[string]int // lines of each budget
+	keys  map[string]int       // lines of each budget, but that of account.Other
+	swept map[string]time.Time // of each budget: the period its lines were turned to
 	dirty bool
 }
 
@@ -86,7 +85,7 @@ type line struct {
 func Open(c Config, log *slog.Logger) (*Ledger, error) { return openAt(c, log, time.Now) }
 
 func openAt(c Config, log *slog.Logger, now func() time.Time) (*Ledger, error) {
-	l := &Ledger{config: c, log: log, now: now, lines: map[lineKey]*line{}, keys: map[string]int{}}
+	l := &Ledger{config: c, log: log, now: now, lines: map[lineKey]*line{}, keys: map[string]int{}, swept: map[string]time.Time{}}
 	if l.config.Save <= 0 {
 		l.config.Save = 30 * time.Second
 	}
@@ -190,21 +189,22 @@ func (m *Match) holds(r *account.Record, model string) bool {
 		glob(m.Provider, r.Call.Provider) && glob(m.Model, model)
 }
 
+// keyOf is the line that r counts in; a name off the wire may be anything.
 func (b *Budget) keyOf(r *account.Record, model string) string {
 	o := r.Booked()
 	switch b.By {
 	case "graph":
-		return o.Graph
+		return account.Label(o.Graph)
 	case "node":
-		return o.Node
+		return account.Label(o.Node)
 	case "tenant":
-		return o.Tenant
+		return account.Label(o.Tenant)
 	case "namespace":
-		return o.Namespace
+		return account.Label(o.Namespace)
 	case "service":
-		return o.ServiceName
+		return account.Label(o.ServiceName)
 	case "model":
-		return model
+		return account.Label(model)
 	}
 	return ""
 }
@@ -260,20 +260,58 @@ func (l *Ledger) book(b *Budget, key string, r *account.Record, when, now time.T
 
 // line returns the line of a key, turned to the period of now.
 func (l *Ledger) line(b *Budget, key string, now time.Time) *line {
+	l.turn(b, now)
 	n := l.lines[lineKey{b.Name, key}]
 	if n == nil && b.By != "" && l.keys[b.Name] >= maxKeys {
-		key = other
+		key = account.Other
 		n = l.lines[lineKey{b.Name, key}]
 	}
 	if n == nil {
 		n = &line{budget: b, key: key}
 		n.start, _ = b.period(now)
-		l.lines[lineKey{b.Name, key}] = n
-		l.keys[b.Name]++
+		l.put(n)
 	}
-	n.turn(now)
 	return n
 }
+
+func (l *Ledger) put(n *line) {
+	at := lineKey{n.budget.Name, n.key}
+	if l.lines[at] == nil && n.key != account.Other {
+		l.keys[n.budget.Name]++
+	}
+	l.lines[at] = n
+}
+
+// turn begins a new period of b when now lies in one. Keys that had no call in the last
+// and spent nothing in the one before make room.
+func (l *Ledger) turn(b *Budget, now time.Time) {
+	start, _ := b.period(now)
+	if !start.After(l.swept[b.Name]) {
+		return
+	}
+	l.swept[b.Name] = start
+	for at, n := range l.lines {
+		if n.budget != b {
+			continue
+		}
+		n.turn(now)
+		if b.By != "" && n.empty() {
+			delete(l.lines, at)
+			if n.key != account.Other {
+				l.keys[b.Name]--
+			}
+		}
+	}
+}
+
+func (l *Ledger) turnAll(now time.Time) {
+	for i := range l.config.Budgets {
+		l.turn(&l.config.Budgets[i], now)
+	}
+}
+
+// empty reports whether n holds nothing that a new line would not.
+func (n *line) empty() bool { return n.calls == 0 && n.previous.IsZero() }
 
 // turn begins a new period when now lies in one.
 func (n *line) turn(now time.Time) {
@@ -353,9 +391,9 @@ func (l *Ledger) States() []State {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
+	l.turnAll(now)
 	out := make([]State, 0, len(l.lines))
 	for _, n := range l.lines {
-		n.turn(now)
 		out = append(out, n.state(now))
 	}
 	slices.SortFunc(out, func(a, b State) int {

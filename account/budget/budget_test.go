@@ -247,11 +247,68 @@ func TestKeysAreBounded(t *testing.T) {
 		t.Fatal(len(s))
 	}
 	for _, x := range s {
-		if x.Key == other && x.Spent == usd(t, "1000") {
+		if x.Key == account.Other && x.Spent == usd(t, "1000") {
 			return
 		}
 	}
 	t.Error("what found no room is not in other")
+}
+
+// TestKeysMakeRoom: names that somebody made up take lines from nobody for longer than
+// they are called by, and a restart brings none of them back.
+func TestKeysMakeRoom(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		now := &clock{date("2026-06-10T12:00:00Z")}
+		c := Config{File: filepath.Join(t.TempDir(), "b.json"), Budgets: []Budget{
+			{Name: "models", Per: "day", By: "model", Limit: usd(t, "10")}, {Name: "all", Per: "day", Limit: usd(t, "10")},
+		}}
+		l, _ := open(t, c, now)
+		l.Add(record(t, now.t, "", "", "gpt-5", "3"))
+		for i := range 2 * maxKeys {
+			l.Add(record(t, now.t, "", "", fmt.Sprintf("no-such-model-%d", i), ""))
+		}
+		again := func() {
+			if err := l.Save(); err != nil {
+				t.Fatal(err)
+			}
+			if restart {
+				l, _ = open(t, c, now)
+			}
+		}
+		again()
+		if n := len(l.States()); n != maxKeys+2 {
+			t.Fatalf("%d lines", n)
+		}
+		now.t = now.t.Add(24 * time.Hour)
+		again()
+		l.Add(record(t, now.t, "", "", "claude", "6"))
+		var got []string
+		for _, s := range l.States() {
+			got = append(got, fmt.Sprintf("%s %s, before %s", s.Label(), s.Spent, s.Previous))
+		}
+		if want := "models/claude 6, before 0; models/gpt-5 0, before 3; all 6, before 3"; strings.Join(got, "; ") != want {
+			t.Errorf("restart %v: %q", restart, got)
+		}
+		// Two periods later the file holds them no more.
+		now.t = now.t.Add(48 * time.Hour)
+		l.Add(record(t, now.t, "", "", "claude", "1"))
+		again()
+		if data, err := os.ReadFile(c.File); err != nil || strings.Contains(string(data), "gpt-5") || !strings.Contains(string(data), "claude") {
+			t.Errorf("restart %v: %s, %v", restart, data, err)
+		}
+	}
+}
+
+// TestKeysAreLabels: what no label can hold has no line of its own.
+func TestKeysAreLabels(t *testing.T) {
+	now := &clock{date("2026-06-10T12:00:00Z")}
+	l, _ := open(t, Config{Budgets: []Budget{{Name: "models", Per: "day", By: "model", Limit: usd(t, "10")}}}, now)
+	for _, model := range []string{"gpt\xff", "gpt\xfe", "gpt\n", strings.Repeat("prompt ", 100), "größe"} {
+		l.Add(record(t, now.t, "", "", model, "1"))
+	}
+	if s := l.States(); len(s) != 2 || s[0].Key != "größe" || s[1].Key != account.Other || s[1].Spent != usd(t, "4") {
+		t.Errorf("%+v", s)
+	}
 }
 
 func TestRefusedConfigs(t *testing.T) {

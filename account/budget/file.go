@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/tollwire/tollwire/account"
 	"github.com/tollwire/tollwire/pricing"
 )
 
@@ -77,13 +78,14 @@ func (l *Ledger) load() error {
 				in.Spent.Sign() < 0 || in.Previous.Sign() < 0 || in.Start.After(now) {
 				continue
 			}
-			start, _ := b.period(in.Start)
-			n := l.line(b, in.Key, start)
-			*n = line{
-				budget: b, key: n.key, start: start, spent: in.Spent, previous: in.Previous,
+			n := &line{
+				budget: b, key: in.Key, spent: in.Spent, previous: in.Previous,
 				calls: in.Calls, unpriced: in.Unpriced, fired: in.Fired,
 			}
-			n.turn(now)
+			n.start, _ = b.period(in.Start)
+			if n.turn(now); b.By == "" || !n.empty() && (n.key == account.Other || l.keys[b.Name] < maxKeys) {
+				l.put(n)
+			}
 		}
 	}
 	return nil
@@ -115,6 +117,7 @@ func (l *Ledger) snapshot() ([]byte, error) {
 		return nil, nil
 	}
 	l.dirty = false
+	l.turnAll(l.now())
 	s := saved{Version: savedVersion, Lines: make([]savedLine, 0, len(l.lines))}
 	for _, n := range l.lines {
 		s.Lines = append(s.Lines, savedLine{

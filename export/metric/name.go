@@ -2,35 +2,31 @@ package metric
 
 import (
 	"strings"
-	"unicode"
-	"unicode/utf8"
+
+	"github.com/tollwire/tollwire/account"
 )
 
-// maxName bounds a label's value in bytes: an ARN of a model fits, a prompt sent as
-// a model's name does not.
-const maxName = 160
-
-// name returns s, or "other" when it can't be what it says: names of models, errors
-// and hosts come off the wire, and a client may send anything.
+// name returns s, or account.Other when it can't be what it says: names of models,
+// errors and hosts come off the wire, and a client may send anything.
 func name(s string) string {
-	if len(s) > maxName {
-		return other
-	}
+	s = account.Label(s)
 	for i := range len(s) {
 		c := s[i]
 		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("._:/@+-~,=()[] ", c) >= 0 {
 			continue
 		}
-		return other
+		return account.Other
 	}
 	return s
 }
 
-// label returns s, or "other": names of workloads and graph nodes may be in any
-// language, but must be short and printable.
-func label(s string) string {
-	if len(s) > maxName || !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		return other
+// clean makes a value that the agent states of itself fit to be sent: a program's name
+// may be any bytes.
+func (s Sample) clean() Sample {
+	for i, a := range s.Attrs {
+		if v := strings.ToValidUTF8(a.Value, "\uFFFD"); v != a.Value {
+			s.Attrs = append(s.Attrs[:i:i], append([]Attr{{a.Key, v}}, s.Attrs[i+1:]...)...)
+		}
 	}
 	return s
 }

@@ -108,9 +108,6 @@ const (
 	attrPodLabels // the first of them
 )
 
-// other stands for values that are not kept apart.
-const other = "other"
-
 // New returns an empty Set. It fails when two pod labels would be one label under
 // Prometheus.
 func New(cfg Config) (*Set, error) {
@@ -303,9 +300,9 @@ func (s *Set) group(r *account.Record) *group {
 		}
 		if g = s.find(v); g == nil && len(s.groups) >= s.cfg.MaxSeries-1 {
 			for i := attrRequestModel; i < len(v); i++ {
-				v[i] = other
+				v[i] = account.Other
 			}
-			v[attrProvider], v[attrOperation] = other, other
+			v[attrProvider], v[attrOperation] = account.Other, account.Other
 			g = s.find(v)
 		}
 	}
@@ -322,7 +319,7 @@ func (s *Set) soft() int { return s.cfg.MaxSeries - max(s.cfg.MaxSeries/10, 2) }
 
 func blur(v []string, i int) {
 	if v[i] != "" {
-		v[i] = other
+		v[i] = account.Other
 	}
 }
 
@@ -343,7 +340,7 @@ func (s *Set) describe(r *account.Record) []string {
 	}
 	v := append(s.values[:0],
 		name(c.Provider), name(c.Operation), name(c.RequestModel), name(c.ResponseModel), name(c.ServerAddress), name(c.ErrorType),
-		label(o.Graph), label(o.Node), label(o.ServiceName), label(o.Namespace), label(o.PodName), label(o.Tenant))
+		account.Label(o.Graph), account.Label(o.Node), account.Label(o.ServiceName), account.Label(o.Namespace), account.Label(o.PodName), account.Label(o.Tenant))
 	if s.cfg.NoPod {
 		v[attrPod] = ""
 	}
@@ -357,7 +354,7 @@ func (s *Set) describe(r *account.Record) []string {
 
 func (s *Set) podLabels(v []string, o *attribution.Owner) []string {
 	for _, l := range s.cfg.PodLabels {
-		v = append(v, label(o.PodLabels[l]))
+		v = append(v, account.Label(o.PodLabels[l]))
 	}
 	return v
 }
@@ -382,7 +379,7 @@ func (s *Set) Collect(point func(*Instrument, *Point), sample func(Sample)) {
 	sample(Sample{Name: "tollwire.series.capped", Unit: "{call}", Kind: Counter,
 		Help: "Calls whose models, tenant or workload were not kept apart, for the limit on series.", Value: float64(s.Capped())})
 	for _, self := range s.cfg.Self {
-		self(sample)
+		self(func(x Sample) { sample(x.clean()) })
 	}
 }
 

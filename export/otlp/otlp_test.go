@@ -624,6 +624,38 @@ func TestMetricsAgree(t *testing.T) {
 	}
 }
 
+// Bytes that are no text take nothing away from what else is in a request.
+func TestAnyBytes(t *testing.T) {
+	set, err := metric.New(metric.Config{Self: []func(func(metric.Sample)){func(emit func(metric.Sample)) {
+		emit(metric.Sample{Name: "tollwire.budget.spent.usd", Kind: metric.Gauge, Attrs: []metric.Attr{{Key: "budget", Value: "models/gpt\xff"}}, Value: 1})
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newReceiver()
+	addr, _ := r.grpc(t, "127.0.0.1:0")
+	cfg := config(t, "grpc://"+addr)
+	cfg.Metrics, cfg.Langfuse = set, true
+	e := start(t, cfg)
+	const bad = "a\xffb"
+	broken := func(r *account.Record) {
+		c, o := r.Call, &r.Owner
+		c.Operation, c.RequestModel, c.ErrorType, c.Status, c.FinishReasons = bad, bad, bad, 500, []string{bad}
+		c.RateLimit = map[string]string{bad: bad}
+		o.Baggage, o.Workload, o.Attributes, o.Executable, o.ServiceName = map[string]string{bad: bad}, map[string]string{bad: bad}, map[string]string{bad: bad}, bad, bad
+	}
+	e.Export(recordtest.New(spanID(0), broken))
+	e.Export(recordtest.New(spanID(1)))
+	set.Export(recordtest.New(broken))
+	closed(t, e)
+	if s := r.spans["0000000000000001"]; r.count() != 2 || plain(s.GetAttributes())["gen_ai.request.model"] != "a\uFFFDb" {
+		t.Errorf("%d spans, %v", r.count(), s)
+	}
+	if g := r.metrics["tollwire.budget.spent.usd"].GetGauge(); len(g.GetDataPoints()) != 1 || r.metrics["tollwire.calls"] == nil {
+		t.Errorf("%v, %+v", g, e.Stats())
+	}
+}
+
 func TestSampling(t *testing.T) {
 	r := newReceiver()
 	addr, _ := r.grpc(t, "127.0.0.1:0")

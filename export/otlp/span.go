@@ -33,7 +33,7 @@ type attributes []attribute
 
 func (a *attributes) string(k, v string) {
 	if v != "" {
-		*a = append(*a, attribute{k, strings.ToValidUTF8(v, "\uFFFD")})
+		*a = append(*a, attribute{k, v})
 	}
 }
 
@@ -57,11 +57,7 @@ func (a *attributes) tokens(k string, u *llm.Usage, in func(llm.Class) bool) {
 
 func (a *attributes) strings(k string, v []string) {
 	if len(v) > 0 {
-		list := make([]string, len(v))
-		for i, s := range v {
-			list[i] = strings.ToValidUTF8(s, "\uFFFD")
-		}
-		*a = append(*a, attribute{k, list})
+		*a = append(*a, attribute{k, v})
 	}
 }
 
@@ -236,7 +232,7 @@ func span(r *account.Record, a attributes) *tracepb.Span {
 		s.Flags |= uint32(tracepb.SpanFlags_SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK)
 	}
 	if r.Outcome() != account.OutcomeOK {
-		s.Status = &tracepb.Status{Code: tracepb.Status_STATUS_CODE_ERROR, Message: strings.ToValidUTF8(c.ErrorType, "\uFFFD")}
+		s.Status = &tracepb.Status{Code: tracepb.Status_STATUS_CODE_ERROR, Message: valid(c.ErrorType)}
 	}
 	return s
 }
@@ -254,7 +250,7 @@ func spanName(c *llm.Call) string {
 	if name = strings.TrimSpace(name); name == "" {
 		name = "llm"
 	}
-	return strings.ToValidUTF8(name, "\uFFFD")
+	return valid(name)
 }
 
 func id(s string) []byte {
@@ -306,10 +302,13 @@ func resource(o *attribution.Owner, node map[string]string) attributes {
 	return a
 }
 
+// valid is s as a message may hold it: one that holds anything but UTF-8 cannot be encoded.
+func valid(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+
 func keyValues(a attributes) []*commonpb.KeyValue {
 	kv := make([]*commonpb.KeyValue, len(a))
 	for i, x := range a {
-		kv[i] = &commonpb.KeyValue{Key: x.key, Value: anyValue(x.value)}
+		kv[i] = &commonpb.KeyValue{Key: valid(x.key), Value: anyValue(x.value)}
 	}
 	return kv
 }
@@ -317,7 +316,7 @@ func keyValues(a attributes) []*commonpb.KeyValue {
 func anyValue(v any) *commonpb.AnyValue {
 	switch v := v.(type) {
 	case string:
-		return &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: v}}
+		return &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: valid(v)}}
 	case bool:
 		return &commonpb.AnyValue{Value: &commonpb.AnyValue_BoolValue{BoolValue: v}}
 	case int64:

@@ -424,6 +424,20 @@ func TestAgentsOwnMeasures(t *testing.T) {
 	}
 }
 
+// What the agent says of itself is there whatever bytes a program's name is made of.
+func TestAgentsOwnMeasuresOfAnyBytes(t *testing.T) {
+	attrs := []metric.Attr{{Key: "service.name", Value: "a\xffb"}, {Key: "resource", Value: "cpu"}}
+	b := newBench(t, metric.Config{Self: []func(func(metric.Sample)){func(emit func(metric.Sample)) {
+		emit(metric.Sample{Name: "tollwire.resource.cost.usd", Unit: "{USD}", Kind: metric.Counter, Help: "h", Attrs: attrs, Value: 2})
+	}}})
+	if got := sum(b.families()["tollwire_resource_cost_usd_total"], "service_name", "a\uFFFDb", "resource", "cpu"); got != 2 {
+		t.Errorf("%v", got)
+	}
+	if attrs[0].Value != "a\xffb" {
+		t.Error("changed what was handed in")
+	}
+}
+
 func TestMoneyAddsUpExactly(t *testing.T) {
 	b := newBench(t, metric.Config{})
 	r := recordtest.New(priced("0.0000001", "0"))
