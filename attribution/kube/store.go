@@ -133,6 +133,7 @@ func (s *store) put(p *corev1.Pod) {
 				}
 			}
 		}
+		s.unindex(old)
 		// A container that was restarted may still have calls to finish.
 		e.pod.Containers = union(e.pod.Containers, old.pod.Containers)
 	}
@@ -182,17 +183,22 @@ func (s *store) expire() {
 	for n < len(s.dead) && (time.Since(s.dead[n].deleted) > s.tombstone || len(s.dead)-n > maxTombstones) {
 		e := s.dead[n]
 		delete(s.pods, e.pod.UID)
-		if s.aliases[e.alias] == e {
-			delete(s.aliases, e.alias)
-		}
-		for _, c := range e.pod.Containers {
-			if s.byContainer[c.ID] == e {
-				delete(s.byContainer, c.ID)
-			}
-		}
+		s.unindex(e)
 		n++
 	}
 	s.dead = append(s.dead[:0:0], s.dead[n:]...)
+}
+
+// unindex forgets all that e is found by but its uid.
+func (s *store) unindex(e *entry) {
+	if s.aliases[e.alias] == e {
+		delete(s.aliases, e.alias)
+	}
+	for _, c := range e.pod.Containers {
+		if s.byContainer[c.ID] == e {
+			delete(s.byContainer, c.ID)
+		}
+	}
 }
 
 // owned renews the pods whose controller's owner has become known, and says whether there

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/tollwire/tollwire/pricing"
 )
 
 // promtool runs Debian's promtool, which make setup installs.
@@ -83,5 +85,32 @@ func TestEveryAlertIsTested(t *testing.T) {
 	}
 	if slices.Sort(names); len(slices.Compact(names)) < 12 {
 		t.Errorf("%d alerts", len(names))
+	}
+}
+
+// TollwireUnpriced fires for what a price book could give a price, and for no call that
+// needs none; what states no usage needs another remedy.
+func TestUnpricedIsAGap(t *testing.T) {
+	source, err := os.ReadFile("../../pricing/price.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []string
+	reasons := regexp.MustCompile(`(?m)^\tReason\w+ += "(\w+)"`).FindAllSubmatch(source, -1)
+	for _, m := range reasons {
+		if r := string(m[1]); !pricing.Gap(r) || r == pricing.ReasonUsageMissing {
+			want = append(want, r)
+		}
+	}
+	slices.Sort(want)
+	if len(reasons) < 13 || len(want) < 6 {
+		t.Fatalf("%d reasons, of which %v are no gap", len(reasons), want)
+	}
+	alerts, err := os.ReadFile("alerts.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if matcher := `tollwire_unpriced_calls_total{reason!~"` + strings.Join(want, "|") + `"}`; !strings.Contains(string(alerts), matcher) {
+		t.Errorf("alerts.yml does not ask for %s", matcher)
 	}
 }
