@@ -63,12 +63,12 @@ type pipeline struct {
 	queue   int           // calls between the halves
 	tick    time.Duration // how often clocks are looked at; 0: never (a recording)
 
-	dropped    atomic.Uint64 // calls that the slow half had no room for
-	incomplete atomic.Uint64 // calls that went out before the API server had named their pod
-	capped     capped
-	queued     atomic.Int64
-	mu         sync.Mutex // guards decoders
-	decoders   []*shard
+	dropped  atomic.Uint64 // calls that the slow half had no room for
+	capped   capped
+	queued   atomic.Int64
+	settler  atomic.Pointer[account.Settler] // nil: nothing ended yet
+	mu       sync.Mutex                      // guards decoders
+	decoders []*shard
 }
 
 // capped counts calls whose graph, node or tenant became "other".
@@ -200,6 +200,14 @@ func (s *shard) clock(every time.Duration, stopped <-chan struct{}) {
 	}
 }
 
+// settled counts what the slow half did so far.
+func (p *pipeline) settled() (s account.Stats) {
+	if settler := p.settler.Load(); settler != nil {
+		s = settler.Stats()
+	}
+	return s
+}
+
 // enqueue hands a call to the slow half. A recording waits for room; a live
 // capture drops and counts.
 func (p *pipeline) enqueue(calls chan<- *llm.Call, c *llm.Call) {
@@ -247,9 +255,6 @@ func (p *pipeline) finish(calls <-chan *llm.Call) {
 	cfg := p.settle
 	cfg.Open = p.open
 	settler := account.New(cfg, func(r *account.Record) {
-		if r.Owner.PodUID != "" && !r.Owner.Complete {
-			p.incomplete.Add(1)
-		}
 		if r.Counted {
 			p.capped.count(r.Booked().Capped)
 		}
@@ -258,6 +263,7 @@ func (p *pipeline) finish(calls <-chan *llm.Call) {
 			e.Export(r)
 		}
 	})
+	p.settler.Store(settler)
 	var tick <-chan time.Time
 	if p.tick > 0 {
 		t := time.NewTicker(p.tick)

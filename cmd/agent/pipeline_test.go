@@ -66,8 +66,8 @@ func TestIncomplete(t *testing.T) {
 			calls <- recordtest.New().Call
 			close(calls)
 			p.finish(calls)
-			if len(out) != 1 || p.incomplete.Load() != c.incomplete || out[0].Owner.Complete != (c.incomplete == 0) {
-				t.Errorf("%d records, %d counted as incomplete, want %d", len(out), p.incomplete.Load(), c.incomplete)
+			if len(out) != 1 || p.settled().Unowned != c.incomplete || out[0].Owner.Complete != (c.incomplete == 0) {
+				t.Errorf("%d records, %d counted as incomplete, want %d", len(out), p.settled().Unowned, c.incomplete)
 			}
 		})
 	}

@@ -111,7 +111,10 @@ func TestRun(t *testing.T) {
 		code       int
 	}{
 		{"/healthz", "ok", 200}, {"/readyz", "not attached yet", 503},
-		{"/metrics", "tollwire_build_info{", 200}, {"/api/v1/attached", "null", 200}, {"/api/v1/unseen", "null", 200},
+		{"/metrics", "tollwire_build_info{", 200},
+		{"/metrics", `tollwire_settle_records_total{end="late"} 0`, 200}, {"/metrics", "tollwire_settle_early_total 0", 200},
+		{"/metrics", `tollwire_queue_depth{queue="settle"} 0`, 200}, {"/metrics", `tollwire_decode_lost_bytes_total{reason="reorder"} 0`, 200},
+		{"/api/v1/attached", "null", 200}, {"/api/v1/unseen", "null", 200},
 	} {
 		if code, body := page(t, base+want.page); code != want.code || !strings.Contains(body, want.body) {
 			t.Errorf("%s while the node is scanned: %d %s", want.page, code, body)

@@ -76,6 +76,16 @@ func (s *self) samples(emit func(metric.Sample)) {
 	s.capture(emit, &user)
 	gauge("tollwire.queue.depth", "", "What waits in a queue.", float64(s.pipeline.queued.Load()), metric.Attr{Key: "queue", Value: "calls"})
 	count("tollwire.queue.dropped", "", "Finished calls that the queue had no room for.", s.pipeline.dropped.Load(), metric.Attr{Key: "queue", Value: "calls"})
+	settled := s.pipeline.settled()
+	gauge("tollwire.queue.depth", "", "What waits in a queue.", float64(settled.Pending), metric.Attr{Key: "queue", Value: "settle"})
+	for _, x := range []struct {
+		end string
+		n   uint64
+	}{{"only", settled.Alone}, {"further", settled.Joined}, {"late", settled.Late}} {
+		count("tollwire.settle.records", "", "Records by their end of a call: the only one seen, a further one of a call that was counted at another, or one that came after the call had been counted.",
+			x.n, metric.Attr{Key: "end", Value: x.end})
+	}
+	count("tollwire.settle.early", "", "Records that went out before their time, for want of room.", settled.Early)
 	gauge("tollwire.stream.open", "", "Requests without a whole response yet.", float64(user.Exchanges))
 	gauge("tollwire.connection.open", "", "Connections that are followed.", float64(user.Connections))
 	count("tollwire.connection.evicted", "", "Connections that were followed no more for want of room.", user.Evicted)

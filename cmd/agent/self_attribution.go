@@ -19,7 +19,7 @@ func (s *self) attribution(emit func(metric.Sample)) {
 		point(metric.Counter, "tollwire.attribution.processes", "Processes that made calls, by what told of them: /proc, only their cgroup, or nothing.",
 			float64(p.n), metric.Attr{Key: "source", Value: p.source})
 	}
-	point(metric.Counter, "tollwire.attribution.incomplete", "Calls that waited in vain for the API server to name their pod.", float64(s.pipeline.incomplete.Load()))
+	point(metric.Counter, "tollwire.attribution.incomplete", "Calls that waited in vain for the API server to name their pod.", float64(s.pipeline.settled().Unowned))
 	for _, c := range []struct {
 		of string
 		n  *atomic.Uint64

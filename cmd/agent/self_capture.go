@@ -65,6 +65,9 @@ func (s *self) capture(emit func(metric.Sample), user *decoder.Stats) {
 	bytes(user.Ignored, "ignored", "not_http", "")
 	bytes(user.Refused, "dropped", "refused", "")
 	bytes(user.Duplicate, "dropped", "duplicate", "")
+	for r := flow.GapIgnored + 1; r < flow.NumGapReasons; r++ {
+		count("tollwire.decode.lost", "By", "Bytes that never came to where they were to be decoded, by reason.", user.Lost[r], metric.Attr{Key: "reason", Value: r.String()})
+	}
 
 	gauge := func(name, unit, help string, v int, attrs ...metric.Attr) {
 		emit(metric.Sample{Name: name, Unit: unit, Kind: metric.Gauge, Help: help, Attrs: attrs, Value: float64(v)})
