@@ -334,7 +334,7 @@ func (f *finder) look(m mapping) {
 			return
 		}
 		file.Close()
-		f.failed(m, err, found{as: as})
+		f.failed(m, err, found{as: as, again: errors.Is(err, errUnread)})
 		return
 	}
 	defer file.Close()

@@ -38,14 +38,36 @@ type target struct {
 // errNoTarget says that a file holds nothing to tap.
 var errNoTarget = errors.New("no TLS functions")
 
+// errUnread says that a part of a file could not be read: what is there may be other than
+// what was found.
+var errUnread = errors.New("cannot be read")
+
+// reads remembers why a file could not be read.
+type reads struct {
+	io.ReaderAt
+	err error
+}
+
+func (r *reads) ReadAt(p []byte, off int64) (int, error) {
+	n, err := r.ReaderAt.ReadAt(p, off)
+	if err != nil && err != io.EOF && r.err == nil {
+		r.err = err
+	}
+	return n, err
+}
+
 // findTarget looks into an ELF file for functions that a tap knows. It returns
 // errNoTarget when the file is none of a tap's business, and another error when it
-// is but cannot be tapped. Any container may bring any file: what it panics on is an
-// error.
-func findTarget(r io.ReaderAt) (t *target, err error) {
+// is but cannot be tapped, errUnread where that is for want of reading it. Any container
+// may bring any file: what it panics on is an error.
+func findTarget(file io.ReaderAt) (t *target, err error) {
+	r := &reads{ReaderAt: file}
 	defer func() {
 		if p := recover(); p != nil {
 			t, err = nil, fmt.Errorf("read ELF file: %v", p)
+		}
+		if err != nil && r.err != nil {
+			err = fmt.Errorf("%w: %w", errUnread, r.err)
 		}
 	}()
 	f, err := openELF(r)

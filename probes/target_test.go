@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"debug/elf"
 	"encoding/binary"
+	"errors"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -12,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/tollwire/tollwire/flow"
 	"github.com/tollwire/tollwire/probes/signature"
@@ -226,5 +229,48 @@ func TestHostileELF(t *testing.T) {
 				t.Errorf("%.1f MiB were taken, want at most %d", float64(taken)/(1<<20), c.most>>20)
 			}
 		})
+	}
+}
+
+// holed is a file of which some bytes cannot be read.
+type holed struct {
+	*bytes.Reader
+	from, to int64
+}
+
+func (h holed) ReadAt(p []byte, off int64) (int, error) {
+	if off < h.to && off+int64(len(p)) > h.from {
+		return 0, unix.EIO
+	}
+	return h.Reader.ReadAt(p, off)
+}
+
+// TestHoledELF: what cannot be read is no proof that nothing is there.
+func TestHoledELF(t *testing.T) {
+	bin := linked(t, `#include <openssl/ssl.h>
+int main(void) { SSL *s = 0; return SSL_read(s, 0, 0) + SSL_write(s, 0, 0); }`, "-l:libssl.a", "-l:libcrypto.a")
+	b, err := os.ReadFile(bin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole, err := findTarget(bytes.NewReader(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const hole = 256 << 10
+	unread := 0
+	for at := int64(0); at < int64(len(b)); at += hole {
+		target, err := findTarget(holed{bytes.NewReader(b), at, at + hole})
+		switch {
+		case errors.Is(err, errUnread):
+			unread++
+		case err != nil:
+			t.Errorf("without the bytes from %d on: %v", at, err)
+		case len(target.hooks) != len(whole.hooks):
+			t.Errorf("without the bytes from %d on: %d hooks of %d", at, len(target.hooks), len(whole.hooks))
+		}
+	}
+	if unread == 0 {
+		t.Error("every hole was overlooked")
 	}
 }
