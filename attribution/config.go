@@ -273,14 +273,14 @@ const maxValues = 100_000
 
 func headers(bad func(string, string, ...any), key string, names []string) {
 	for i, n := range names {
-		if why := badHeader(n); why != "" {
+		if why := BadHeader(n); why != "" {
 			bad(fmt.Sprintf("%s[%d]", key, i), "is %q: %s", n, why)
 		}
 	}
 }
 
-// badHeader returns why name cannot stand on an allow-list of headers, or "".
-func badHeader(name string) string {
+// BadHeader returns why name cannot stand on an allow-list of headers, or "".
+func BadHeader(name string) string {
 	switch strings.ToLower(name) {
 	case "authorization", "proxy-authorization", "cookie", "api-key", "x-api-key", "x-goog-api-key", "ocp-apim-subscription-key", "x-amz-security-token":
 		return "a credential is never read; want another header, or api_key for a tenant"

@@ -151,7 +151,7 @@ func compileRule(r *Rule) (*rule, []Invalid) {
 	add("workload", m.Workload)
 	add("container", m.Container)
 	for _, name := range slices.Sorted(maps.Keys(m.Header)) {
-		if why := badHeader(name); why != "" {
+		if why := BadHeader(name); why != "" {
 			bad("match.header", "has %q: %s", name, why)
 			continue
 		}

@@ -73,7 +73,7 @@ func parseTenantSource(s string) (tenantSource, error) {
 		}
 		return tenantSource{}, fmt.Errorf("want label:KEY with a label's key")
 	case "header":
-		if why := badHeader(key); why != "" {
+		if why := BadHeader(key); why != "" {
 			return tenantSource{}, fmt.Errorf("%s", why)
 		}
 		return tenantSource{kind, strings.ToLower(key)}, nil

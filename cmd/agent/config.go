@@ -279,6 +279,11 @@ func (c *Config) validate() []invalid {
 	if c.Decode.IdleTimeout < time.Second {
 		bad("decode.idle_timeout", "is %v: want at least 1s", c.Decode.IdleTimeout)
 	}
+	for i, name := range c.Decode.AllowHeaders {
+		if why := attribution.BadHeader(name); why != "" {
+			bad(fmt.Sprintf("decode.allow_headers[%d]", i), "is %q: %s", name, why)
+		}
+	}
 	if !slices.Contains([]string{"auto", "yes", "no"}, c.Kubernetes.Enabled) {
 		bad("kubernetes.enabled", "is %q: want auto, yes or no", c.Kubernetes.Enabled)
 	}

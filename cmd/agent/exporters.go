@@ -57,13 +57,25 @@ func defaultExport() ExportConfig {
 
 func (c *ExportConfig) validate() []invalid {
 	var all []invalid
+	bad := func(key, format string, a ...any) {
+		all = append(all, invalid{"export." + key, fmt.Sprintf(format, a...)})
+	}
 	switch jsonl.Sync(c.Records.Sync) {
 	case jsonl.SyncNever, jsonl.SyncInterval, jsonl.SyncAlways:
 	default:
-		all = append(all, invalid{"export.records.sync", fmt.Sprintf("is %q: want never, interval or always", c.Records.Sync)})
+		bad("records.sync", "is %q: want never, interval or always", c.Records.Sync)
+	}
+	if age := c.Records.MaxAge; age != 0 && age < time.Second {
+		bad("records.max_age", "is %v: want 0s or at least 1s", age)
+	}
+	if c.Records.Keep < 0 {
+		bad("records.keep", "is %d: want 0 or more", c.Records.Keep)
 	}
 	if n := c.Metrics.MaxSeries; n < 10 || n > 1_000_000 {
-		all = append(all, invalid{"export.metrics.max_series", fmt.Sprintf("is %d: want 10 to 1000000", n)})
+		bad("metrics.max_series", "is %d: want 10 to 1000000", n)
+	}
+	if c.Metrics.Idle < time.Second {
+		bad("metrics.idle", "is %v: want at least 1s", c.Metrics.Idle)
 	}
 	return append(all, c.OTLP.validate()...)
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/net/http/httpguts"
+
 	"github.com/tollwire/tollwire/export/metric"
 	"github.com/tollwire/tollwire/export/otlp"
 )
@@ -77,6 +79,18 @@ func (c *OTLPConfig) validate() []invalid {
 			bad("queue.dir", "is empty: want a folder")
 		}
 	}
+	for _, name := range slices.Sorted(maps.Keys(c.Headers)) {
+		if !httpguts.ValidHeaderFieldName(name) {
+			bad("headers", "has %q: want the name of a header", name)
+		} else if !httpguts.ValidHeaderFieldValue(c.Headers[name]) {
+			bad("headers", "has a value of %s that no header can have", name)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.HeaderFiles)) {
+		if !httpguts.ValidHeaderFieldName(name) {
+			bad("header_files", "has %q: want the name of a header", name)
+		}
+	}
 	if (c.TLS.Cert == "") != (c.TLS.Key == "") {
 		bad("tls", "has one of cert and key: want both or none")
 	}
@@ -142,7 +156,11 @@ func (c *OTLPConfig) headers() (map[string]string, error) {
 		if err != nil {
 			return nil, fmt.Errorf("header_files: %s: %w", name, err)
 		}
-		all[name] = strings.TrimSpace(string(b))
+		value := strings.TrimSpace(string(b))
+		if !httpguts.ValidHeaderFieldValue(value) {
+			return nil, fmt.Errorf("header_files: %s: %s holds what no header can have", name, path)
+		}
+		all[name] = value
 	}
 	return all, nil
 }
