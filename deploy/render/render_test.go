@@ -170,7 +170,7 @@ func TestPod(t *testing.T) {
 		}
 	}
 	for _, m := range at(c, "volumeMounts").([]any) {
-		if at(m, "readOnly") != true && at(m, "name") != "state" { // an emptyDir, gone with the pod
+		if at(m, "readOnly") != true && at(m, "name") != "state" { // the agent's own folder
 			t.Errorf("%v can be written to", at(m, "name"))
 		}
 		if at(m, "subPath") != nil {
@@ -182,8 +182,12 @@ func TestPod(t *testing.T) {
 		t.Errorf("no %v", want)
 	}
 	for _, v := range at(spec, "volumes").([]any) {
-		if p := at(v, "hostPath", "path"); p != nil && p != "/sys/kernel/tracing" {
+		p := at(v, "hostPath", "path")
+		if p != nil && p != "/sys/kernel/tracing" && p != "/var/lib/tollwire" {
 			t.Errorf("%v is a folder of the node", p)
+		}
+		if p == "/var/lib/tollwire" && (at(v, "name") != "state" || at(v, "hostPath", "type") != "DirectoryOrCreate") {
+			t.Errorf("%v", v)
 		}
 	}
 	// systemd's unit may do as much, and says so in its own words.
@@ -229,6 +233,15 @@ func TestValues(t *testing.T) {
 	} {
 		if !reflect.DeepEqual(x.got, x.want) {
 			t.Errorf("%s: %v, want %v", x.what, x.got, x.want)
+		}
+	}
+	for path, want := range map[string]object{
+		"":          {"name": "state", "emptyDir": object{"sizeLimit": "1Gi"}},
+		"/srv/llms": {"name": "state", "hostPath": object{"path": "/srv/llms", "type": "DirectoryOrCreate"}},
+	} {
+		d := helm(t, "tollwire", object{"state": object{"hostPath": path}})["DaemonSet/tollwire"]
+		if all := at(d, "spec", "template", "spec", "volumes").([]any); !slices.ContainsFunc(all, func(v any) bool { return reflect.DeepEqual(v, want) }) {
+			t.Errorf("state in %q: %v", path, all)
 		}
 	}
 	volumes := at(d, "spec", "volumes").([]any)

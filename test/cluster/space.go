@@ -26,9 +26,9 @@ import (
 // process. What these do not hold (processes that outlive their parents, cgroups, the
 // run's folder) is swept up when the run ends, or where it was killed by the next one.
 
-// shadowed are the folders that runtime and kubelet write to wherever they are told to;
+// shadowed are the folders that runtime, kubelet and agent write to wherever they are told to;
 // inside, each is an empty one.
-var shadowed = []string{"/run", "/var/log", "/var/lib/cni", "/var/lib/kubelet"}
+var shadowed = []string{"/run", "/var/log", "/var/lib/cni", "/var/lib/kubelet", "/var/lib/tollwire"}
 
 // made is the list, in the run's folder, of those that this machine did not have.
 const made = "made"
