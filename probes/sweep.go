@@ -1,0 +1,106 @@
+package probes
+
+import (
+	"maps"
+	"time"
+)
+
+// users are the processes that map files, as mounts show them.
+type users map[inode]map[uint32]struct{}
+
+// scan looks at every mapping of every process; nil when the finder is stopped.
+func (f *finder) scan() users {
+	done := make(chan users, 1)
+	f.inTurns(scanPatience, func(do turn) {
+		all := make(users)
+		whole := eachMapping(f.taps.cfg.Proc, func(m mapping) bool {
+			pids := all[m.seen]
+			if pids == nil {
+				pids = make(map[uint32]struct{})
+				all[m.seen] = pids
+			}
+			checked := len(pids) > 0
+			pids[m.pid] = struct{}{}
+			return do(m, func() { f.mapped(m, checked) }) && f.ctx.Err() == nil
+		})
+		if whole {
+			done <- all
+		}
+	})
+	select {
+	case all := <-done:
+		return all
+	case <-f.ctx.Done():
+		return nil
+	}
+}
+
+// scanSoon asks for a scan.
+func (f *finder) scanSoon() {
+	select {
+	case f.again <- struct{}{}:
+	default: // is asked for
+	}
+}
+
+// sweep lets go of files that nobody maps any more, and forgets processes that ended. It
+// scans meanwhile when it is asked to.
+func (f *finder) sweep() {
+	tick, often := time.NewTicker(sweepEvery), time.NewTicker(orphansEvery)
+	defer tick.Stop()
+	defer often.Stop()
+	for {
+		select {
+		case <-f.ctx.Done():
+			return
+		case <-f.again:
+			f.scan()
+			continue
+		case <-often.C:
+			if err := detach(f.orphans()...); err != nil {
+				f.log.Warn("detach from files of containers that are gone", "err", err)
+			}
+			continue
+		case <-tick.C:
+		}
+		by := f.scan()
+		if by == nil {
+			return
+		}
+		if err := detach(f.swept(by)...); err != nil {
+			f.log.Warn("detach from files that nobody maps any more", "err", err)
+		}
+	}
+}
+
+// swept forgets what is over now that these map the files, and returns those to be detached from.
+func (f *finder) swept(by users) (unused []*tapped) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, t := range f.files {
+		clear(t.procs)
+	}
+	for seen, k := range f.known {
+		switch {
+		case k.tap != nil:
+			maps.Copy(k.tap.procs, by[seen])
+		case k.again, by[seen] == nil:
+			delete(f.known, seen)
+		}
+	}
+	for _, t := range f.files {
+		if t.unused++; len(t.procs) > 0 {
+			t.unused = 0
+			f.respace(t)
+		}
+		if t.unused >= 2 && f.release(t) {
+			unused = append(unused, t)
+		}
+	}
+	for pid, u := range f.unseen { // a process of that number that maps other files is another one
+		if _, ok := by[u.file][pid]; !ok {
+			delete(f.unseen, pid)
+		}
+	}
+	return unused
+}
