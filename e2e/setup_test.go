@@ -1,0 +1,286 @@
+// Package e2e runs the agent as users run it, beside the provider simulator and
+// real, unmodified clients, and holds what it says to the simulator's ledger and
+// to what the clients saw. It needs root.
+package e2e
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/tollwire/tollwire/cmd/llmsim/ledgercheck"
+	"github.com/tollwire/tollwire/cmd/llmsim/sim"
+	"github.com/tollwire/tollwire/internal/clients"
+	"github.com/tollwire/tollwire/internal/trial"
+)
+
+var bin = struct{ agent, llmsim string }{"../bin/tollwire", "../bin/llmsim"}
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if os.Geteuid() != 0 || testing.Short() {
+		fmt.Println("e2e: skipped: attaches, and so needs root and some minutes; make test-root runs it")
+		os.Exit(0)
+	}
+	for out, pkg := range map[string]string{bin.agent: "../cmd/agent", bin.llmsim: "../cmd/llmsim"} {
+		if b, err := exec.Command("go", "build", "-o", out, pkg).CombinedOutput(); err != nil {
+			fmt.Printf("e2e: build %s: %v\n%s", pkg, err, b)
+			os.Exit(1)
+		}
+	}
+	os.Exit(m.Run())
+}
+
+// setup is a simulator and the clients of this machine.
+type setup struct {
+	*testing.T
+	ctx      context.Context
+	sim      *trial.Sim
+	programs []clients.Client
+	running  *trial.Agent // nil before it was started
+	ours     map[int]bool // processes that the test started: others of the machine may call models too
+	keeper   *clients.Run // a curl that waits for good
+}
+
+func start(t *testing.T, simArgs ...string) *setup {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	t.Cleanup(cancel)
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	programs, err := clients.All(ctx, filepath.Join(cache, "tollwire", "clients"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := trial.StartSim(bin.llmsim, t.TempDir(), simArgs...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Stop(syscall.SIGTERM); err != nil {
+			t.Error(err)
+		}
+	})
+	return &setup{T: t, ctx: ctx, sim: s, programs: programs, ours: map[int]bool{s.PID(): true}}
+}
+
+// program returns one of the clients.
+func (s *setup) program(name string) *clients.Client {
+	s.Helper()
+	i := slices.IndexFunc(s.programs, func(c clients.Client) bool { return c.Name == name })
+	if i < 0 {
+		s.Fatalf("no client %q on this machine", name)
+	}
+	return &s.programs[i]
+}
+
+// agent starts the agent; at the end of the test its books are balanced and it is stopped.
+func (s *setup) agent(args ...string) *trial.Agent {
+	s.Helper()
+	a, err := trial.StartAgent(s.ctx, bin.agent, s.TempDir(), args...)
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.running = a
+	s.Cleanup(func() {
+		s.balanced(a)
+		if err := a.Stop(syscall.SIGTERM); err != nil {
+			s.Error(err)
+		}
+		if s.Failed() {
+			s.Logf("the agent said:\n%s", a.Log())
+		}
+	})
+	return a
+}
+
+// run starts a client. Unless it is to wait for its caller, it makes its calls at
+// once; but a file that nobody had mapped before is given the moment it takes to be
+// tapped. (How often a first request is faster is another test's question.)
+func (s *setup) run(c *clients.Client, spec clients.Spec) *clients.Run {
+	s.Helper()
+	wait := spec.Wait
+	spec.Wait = wait || len(spec.Before) == 0 || c.Name != "curl"
+	if !spec.Wait {
+		s.keepTapped(c, spec)
+	}
+	r, err := c.Start(s.ctx, spec)
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.ours[r.PID] = true
+	if !spec.Wait {
+		return r
+	}
+	if err := r.Ready(s.ctx); err != nil {
+		s.Fatal(err)
+	}
+	if !wait {
+		if s.running != nil && spec.CA != "" {
+			if err := s.running.Tapped(s.ctx, r.PID); err != nil {
+				s.Fatal(err)
+			}
+		}
+		if err := r.Go(); err != nil {
+			s.Fatal(err)
+		}
+	}
+	return r
+}
+
+// keepTapped keeps the libraries of a client that cannot wait mapped, and so tapped.
+func (s *setup) keepTapped(c *clients.Client, spec clients.Spec) {
+	s.Helper()
+	if s.keeper != nil || s.running == nil || spec.CA == "" {
+		return
+	}
+	spec.Before, spec.Wait = nil, true
+	r, err := c.Start(s.ctx, spec)
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.keeper = r
+	s.Cleanup(func() {
+		r.Kill()
+		r.Wait()
+	})
+	if err := errors.Join(r.Ready(s.ctx), s.running.Tapped(s.ctx, r.PID)); err != nil {
+		s.Fatal(err)
+	}
+}
+
+// finish waits for a client, all of whose calls must have gone well by its own account.
+func (s *setup) finish(r *clients.Run) *clients.Result {
+	s.Helper()
+	res, err := r.Wait()
+	if err != nil {
+		s.Fatal(err)
+	}
+	if res.ExitCode != 0 {
+		s.Errorf("client ended with %d: %s", res.ExitCode, res.Stderr)
+	}
+	for _, c := range res.Calls {
+		if !c.OK {
+			s.Errorf("call %d failed for the client itself: %d %s", c.Index, c.Status, c.Error)
+		}
+	}
+	return res
+}
+
+// ledger returns the n calls that the simulator served.
+func (s *setup) ledger(n int) []*sim.Entry {
+	s.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		all, err := s.sim.Ledger()
+		if err != nil {
+			s.Fatal(err)
+		}
+		if len(all) >= n {
+			return all
+		}
+		if time.Now().After(deadline) {
+			s.Fatalf("the ledger has %d calls, want %d", len(all), n)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// matches holds the records of one role to the ledger's n calls.
+func (s *setup) matches(a *trial.Agent, role string, n int) []*ledgercheck.Record {
+	s.Helper()
+	ledger := s.ledger(n)
+	records := s.await(a, role, n)
+	o := ledgercheck.Options{Role: role, Price: trial.Price}
+	for _, m := range ledgercheck.Check(ledger, records, o).Mismatches {
+		s.Errorf("%s: %s", role, m)
+	}
+	return records
+}
+
+// await returns the records of the test's own programs' calls to models, once n of them are of the
+// given role or no more are to be expected.
+func (s *setup) await(a *trial.Agent, role string, n int) (ours []*ledgercheck.Record) {
+	s.Helper()
+	for deadline := time.Now().Add(15 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		all, err := a.Records()
+		if err != nil {
+			s.Fatal(err)
+		}
+		ours = slices.DeleteFunc(all, func(r *ledgercheck.Record) bool { return !s.ours[r.PID] || r.API != "" })
+		have := 0
+		for _, r := range ours {
+			if r.Role == role {
+				have++
+			}
+		}
+		if have >= n || time.Now().After(deadline) {
+			return ours
+		}
+	}
+}
+
+func (s *setup) scrape(a *trial.Agent) trial.Samples {
+	s.Helper()
+	m, err := a.Scrape(s.ctx)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return m
+}
+
+// balanced: seen = decoded + ignored + dropped, once nothing is in flight.
+func (s *setup) balanced(a *trial.Agent) {
+	s.Helper()
+	var seen, fates float64
+	for range 100 {
+		m, err := a.Scrape(s.ctx)
+		if err != nil {
+			s.Errorf("scrape: %v", err)
+			return
+		}
+		seen, fates = m.Sum("tollwire_capture_seen_bytes_total"), m.Sum("tollwire_capture_bytes_total")
+		if seen == fates {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	s.Errorf("seen %.0f bytes, decoded + ignored + dropped %.0f", seen, fates)
+}
+
+// both are the calls that every client makes: two providers, unary and streamed.
+func both(sim string) (calls []clients.Call) {
+	for _, provider := range []string{"openai", "anthropic"} {
+		for _, stream := range []bool{false, true} {
+			calls = append(calls, clients.Call{Provider: provider, Stream: stream, PromptBytes: 2000, Sim: sim})
+		}
+	}
+	return calls
+}
+
+// programs counts the BPF programs in the kernel.
+func programs(t *testing.T) (n int) {
+	t.Helper()
+	for id := ebpf.ProgramID(0); ; n++ {
+		next, err := ebpf.ProgramGetNextID(id)
+		if errors.Is(err, os.ErrNotExist) {
+			return n
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		id = next
+	}
+}
