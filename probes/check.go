@@ -108,6 +108,18 @@ const featureUprobes = "uprobes"
 // loaded, put on every file that they know, and taken off again at once. When it
 // returns nothing is attached. What stops it midway is ctx.
 func Check(ctx context.Context, cfg Config) (*Report, error) {
+	c, err := checkKernel(cfg)
+	if err != nil {
+		return nil, err
+	}
+	taps := c.taps()
+	defer taps.free()
+	c.processes(ctx, taps)
+	return c.Report, ctx.Err()
+}
+
+// checkKernel finds out what the kernel and the privileges are, before taps are loaded.
+func checkKernel(cfg Config) (*checker, error) {
 	cfg.Logger = slog.New(slog.DiscardHandler) // what goes wrong stands in the report
 	cfg.Rings, cfg.RingBytes = 1, os.Getpagesize()
 	if err := cfg.setDefaults(); err != nil {
@@ -130,10 +142,7 @@ func Check(ctx context.Context, cfg Config) (*Report, error) {
 	c.uprobe = tryUprobe()
 	c.capabilities(held, unlocked)
 	c.kernel()
-	taps := c.taps()
-	defer taps.free()
-	c.processes(ctx, taps)
-	return c.Report, ctx.Err()
+	return c, nil
 }
 
 type checker struct {

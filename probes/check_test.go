@@ -14,14 +14,24 @@ import (
 	"github.com/tollwire/tollwire/probes"
 )
 
-const checkChild = "CHECK_CHILD"
+// checkChild says which part of the report a child is to make.
+const (
+	checkChild = "CHECK_CHILD"
+	whole      = "whole"
+	kernel     = "kernel" // of the kernel and the privileges
+)
 
-// TestCheckChild is what TestCheckNamesWhatIsMissing runs with fewer privileges.
+// TestCheckChild is what other tests run with fewer privileges.
 func TestCheckChild(t *testing.T) {
 	if os.Getenv(checkChild) == "" {
 		t.Skip("runs only as a child of another test")
 	}
-	r, err := probes.Check(t.Context(), probes.Config{Proc: t.TempDir()}) // no processes: what is asked is the kernel
+	cfg := probes.Config{Proc: t.TempDir()} // no processes: what is asked is the kernel
+	look := probes.CheckKernel
+	if os.Getenv(checkChild) == whole {
+		look = func(cfg probes.Config) (*probes.Report, error) { return probes.Check(t.Context(), cfg) }
+	}
+	r, err := look(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,9 +43,15 @@ func TestCheckChild(t *testing.T) {
 // check runs Check in a process that has lost these capabilities.
 func check(t *testing.T, lost ...string) *probes.Report {
 	t.Helper()
+	return checkPart(t, whole, lost...)
+}
+
+// checkPart is check for one part of the report.
+func checkPart(t *testing.T, part string, lost ...string) *probes.Report {
+	t.Helper()
 	args := []string{"--bounding-set", "-" + strings.Join(lost, ",-"), os.Args[0], "-test.run=^TestCheckChild$"}
 	cmd := exec.Command("setpriv", args...)
-	cmd.Env, cmd.Stderr = append(os.Environ(), checkChild+"=1"), os.Stderr
+	cmd.Env, cmd.Stderr = append(os.Environ(), checkChild+"="+part), os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatalf("setpriv %v: %v\n%s", args, err, out)
@@ -57,9 +73,9 @@ func asRoot(t *testing.T) {
 // it, and the features that hang on it; nothing else changes.
 func TestCheckNamesWhatIsMissing(t *testing.T) {
 	asRoot(t)
-	whole := check(t, "sys_admin")
-	if !whole.Usable() {
-		t.Fatalf("nothing can be captured without CAP_SYS_ADMIN: %+v", whole)
+	r := check(t, "sys_admin")
+	if !r.Usable() {
+		t.Fatalf("nothing can be captured without CAP_SYS_ADMIN: %+v", r)
 	}
 	for _, c := range []struct {
 		lost, name string
@@ -121,13 +137,13 @@ func TestCheckKnowsWhatUprobesWant(t *testing.T) {
 		}
 		return uprobes, admin
 	}
-	r := check(t, "all,+bpf,+perfmon,+sys_ptrace,+dac_read_search,+checkpoint_restore,+sys_resource")
+	r := checkPart(t, kernel, "all,+bpf,+perfmon,+sys_ptrace,+dac_read_search,+checkpoint_restore,+sys_resource")
 	uprobes, admin := look(r)
 	t.Logf("%s: uprobes %+v, %+v", r.Kernel, uprobes, admin)
 	if there := uprobes.State == probes.Yes; admin.Held || admin.Needed == there || (admin.Without == "") != there || (admin.Next == "") != there {
 		t.Error("want uprobes, or CAP_SYS_ADMIN to be named")
 	}
-	uprobes, withIt := look(check(t, "net_admin"))
+	uprobes, withIt := look(checkPart(t, kernel, "net_admin"))
 	if uprobes.State != probes.Yes || !withIt.Held || withIt.Needed != admin.Needed || withIt.Without != "" {
 		t.Errorf("with it: uprobes %+v, %+v", uprobes, withIt)
 	}
