@@ -118,6 +118,8 @@ test-kernels: setup ## Run the taps' tests on Debian's kernels under QEMU, on ea
 	CGO_ENABLED=0 go test -c -o bin/probes.test ./probes
 	@mkdir -p bin/clients
 	for c in sslcalls sslloop; do gcc -O2 -pthread -o bin/clients/$$c probes/testdata/$$c.c -lssl -lcrypto || exit; done
+	gcc -O2 -pthread -o bin/clients/aeadcalls probes/testdata/aeadcalls.c
+	for v in -DFIRST -DSECOND; do gcc $$v -O1 -fno-toplevel-reorder -o bin/clients/rewritten$$v probes/testdata/rewritten.c || exit; done
 	CGO_ENABLED=0 go build -o bin/clients/go-client ./probes/testdata/goclient
 	CGO_ENABLED=0 go build -ldflags '-s -w' -o bin/clients/stripped-client ./probes/testdata/goclient
 	@cd probes && $(AS_ROOT) TOLLWIRE_CACHE=$(TOLLWIRE_CACHE) TESTS="$(addprefix Test,$(KERNEL_TESTS))" \

@@ -42,7 +42,7 @@ type looper struct {
 }
 
 func startLooper(b testing.TB) *looper {
-	bin := compile(b, "sslloop")
+	bin := compile(b, "sslloop", "-lssl", "-lcrypto")
 	r, in, err := os.Pipe()
 	if err != nil {
 		b.Fatal(err)

@@ -15,14 +15,15 @@ import (
 	"github.com/tollwire/tollwire/flow"
 )
 
-// compile makes a program of testdata that links OpenSSL.
-func compile(t testing.TB, name string) string {
+// compile makes a program of testdata.
+func compile(t testing.TB, name string, libraries ...string) string {
 	t.Helper()
 	if *clients != "" {
 		return filepath.Join(*clients, name)
 	}
 	bin := filepath.Join(t.TempDir(), name)
-	out, err := exec.Command("gcc", "-O2", "-Wall", "-Werror", "-pthread", "-o", bin, "testdata/"+name+".c", "-lssl", "-lcrypto").CombinedOutput()
+	args := append([]string{"-O2", "-Wall", "-Werror", "-pthread", "-o", bin, "testdata/" + name + ".c"}, libraries...)
+	out, err := exec.Command("gcc", args...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("gcc, with libssl-dev: %v\n%s", err, out)
 	}
@@ -41,7 +42,7 @@ func TestCalls(t *testing.T) {
 	anyWay(t)
 	c := start(t, Config{})
 	c.ready()
-	bin := compile(t, "sslcalls")
+	bin := compile(t, "sslcalls", "-lssl", "-lcrypto")
 	for _, m := range []manner{{"plain", 1}, {"ex", 1}, {"retried", 1}, {"retried-ex", 1}, {"partial", 1}, {"nested", 1}, {"called-back", 1}, {"peeked", 1}, {"logging", 1},
 		{"cleared", 1}, {"renegotiated", 1}, {"ended", 1}, {"ended-ex", 1}, {"cut", 1}, {"threads", 4}, {"forked", 2}} {
 		t.Run(m.name, func(t *testing.T) { c.makes(t, bin, m) })
@@ -54,7 +55,7 @@ func TestPlaces(t *testing.T) {
 	anyWay(t)
 	c := start(t, Config{})
 	c.ready()
-	bin := compile(t, "sslcalls")
+	bin := compile(t, "sslcalls", "-lssl", "-lcrypto")
 	owners := c.taps.core.Owners
 	var taken []uint32
 	for i := range owners.MaxEntries() {

@@ -6,7 +6,6 @@ import (
 	"context"
 	cryptotls "crypto/tls"
 	"debug/elf"
-	_ "embed"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +19,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -33,33 +33,41 @@ import (
 	"github.com/tollwire/tollwire/probes/signature"
 )
 
-// boringSSL taps the assembly of Debian's BoringSSL, which is a library with names and so
-// is left to OpenSSL's tap otherwise. It returns the path of its libssl. The functions are
-// those that ring 0.16.20 took from it.
-func (c *capture) boringSSL() (libssl string) {
-	c.Helper()
-	if runtime.GOARCH != "amd64" {
-		c.Skip("of BoringSSL for arm64 there are no signatures")
+// inBoringSSL is where the tap's programs belong in Debian's BoringSSL, which is a library
+// with names and so is left to OpenSSL's tap otherwise. The functions are those that ring
+// 0.16.20 took from it. To look for them takes seconds in an emulated machine.
+var inBoringSSL = sync.OnceValue(func() (found struct {
+	libcrypto string
+	target    *target
+	err       error
+}) {
+	all, _ := filepath.Glob("/usr/lib/*/android/libcrypto.so.0")
+	if len(all) == 0 {
+		found.err = errors.New("no BoringSSL: install android-libboringssl")
+		return found
 	}
-	if err := c.taps.refused[flow.SourceAEADBoringSSL]; errors.Is(err, errTooOld) {
-		c.Skip(err)
-	}
-	found, _ := filepath.Glob("/usr/lib/*/android/libcrypto.so.0")
-	if len(found) == 0 {
-		c.Fatal("no BoringSSL: install android-libboringssl")
-	}
-	file, err := os.Open(found[0])
+	found.libcrypto = all[0]
+	found.target, found.err = targetInBoringSSL(all[0])
+	return found
+})
+
+func targetInBoringSSL(libcrypto string) (*target, error) {
+	file, err := os.Open(libcrypto)
 	if err != nil {
-		c.Fatal(err)
+		return nil, err
 	}
 	defer file.Close()
 	f, err := elf.NewFile(file)
 	if err != nil {
-		c.Fatal(err)
+		return nil, err
 	}
-	matches, _, err := c.taps.signatures.For(runtime.GOARCH).Find(file, signature.Code(f), func(int) error { return nil })
+	published, err := signature.Published()
 	if err != nil {
-		c.Fatal(err)
+		return nil, err
+	}
+	matches, _, err := published.For(runtime.GOARCH).Find(file, signature.Code(f), func(int) error { return nil })
+	if err != nil {
+		return nil, err
 	}
 	var ours []signature.Match
 	for _, m := range matches {
@@ -74,16 +82,33 @@ func (c *capture) boringSSL() (libssl string) {
 		ours = append(ours, signature.Match{Signature: &s, Offset: m.Offset})
 	}
 	if len(ours) != 8 {
-		c.Fatalf("%d functions of BoringSSL match, want 8: is it another version?", len(ours))
+		return nil, fmt.Errorf("%d functions of BoringSSL match, want 8: is it another version?", len(ours))
 	}
-	target, err := aeadTarget(map[string][]signature.Match{"boringssl": ours})
+	return aeadTarget(map[string][]signature.Match{"boringssl": ours})
+}
+
+// boringSSL taps BoringSSL while the test runs. It returns the path of its libssl.
+func (c *capture) boringSSL() (libssl string) {
+	c.Helper()
+	if runtime.GOARCH != "amd64" {
+		c.Skip("of BoringSSL for arm64 there are no signatures")
+	}
+	if err := c.taps.refused[flow.SourceAEADBoringSSL]; errors.Is(err, errTooOld) {
+		c.Skip(err)
+	}
+	found := inBoringSSL()
+	if found.err != nil {
+		c.Fatal(found.err)
+	}
+	file, err := os.Open(found.libcrypto)
 	if err != nil {
 		c.Fatal(err)
 	}
+	defer file.Close()
 	if err := c.taps.followSockets(); err != nil {
 		c.Fatal(err)
 	}
-	links, err := c.taps.attachFile(file, target)
+	links, err := c.taps.attachFile(file, found.target)
 	if err != nil {
 		c.Fatal(err)
 	}
@@ -92,7 +117,7 @@ func (c *capture) boringSSL() (libssl string) {
 			c.Error(err)
 		}
 	})
-	return filepath.Join(filepath.Dir(found[0]), "libssl.so.0")
+	return filepath.Join(filepath.Dir(found.libcrypto), "libssl.so.0")
 }
 
 // aeadCounters are those of what was seen since begin.
@@ -112,15 +137,11 @@ func (c *capture) aead(dir flow.Dir, text string) *content {
 	c.Helper()
 	var ours []*content
 	deadline := time.Now().Add(10 * time.Second)
-	for before := -1; len(ours) < 2 && time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
+	for ; len(ours) < 2 && time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		ours = slices.DeleteFunc(c.seen(dir, text), func(s *content) bool { return s.source != flow.SourceAEADBoringSSL })
-		if len(ours) != 1 {
-			continue
-		}
-		if len(ours[0].bytes) == before {
+		if len(ours) == 1 && ours[0].settled() {
 			return ours[0]
 		}
-		before = len(ours[0].bytes) // the rest may be on its way
 	}
 	c.Fatalf("%q was seen %d times, want once", text, len(ours))
 	return nil
@@ -220,22 +241,6 @@ func request(id string, body int) []byte {
 	return b
 }
 
-func buildAEADClient(t *testing.T) string {
-	t.Helper()
-	source := filepath.Join(t.TempDir(), "aeadcalls.c")
-	if err := os.WriteFile(source, aeadCalls, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	bin := strings.TrimSuffix(source, ".c")
-	run(t, nil, "gcc", "-O2", "-Wall", "-Werror", "-pthread", "-o", bin, source)
-	return bin
-}
-
-// aeadCalls is inside, as an emulated machine may not see the checkout.
-//
-//go:embed testdata/aeadcalls.c
-var aeadCalls []byte
-
 // OPENSSL_ia32cap(3) without AES-NI: ChaCha20 is preferred then.
 const noAES = "OPENSSL_ia32cap=~0x200000000000000:~0x0"
 
@@ -245,7 +250,7 @@ const noAES = "OPENSSL_ia32cap=~0x200000000000000:~0x0"
 func TestCipherTapOnlyData(t *testing.T) {
 	anyWay(t)
 	c := start(t, Config{})
-	libssl, bin := c.boringSSL(), buildAEADClient(t)
+	libssl, bin := c.boringSSL(), compile(t, "aeadcalls")
 	env := []string{"LD_LIBRARY_PATH=" + filepath.Dir(libssl)}
 	const gcm12, chacha12 = cryptotls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, cryptotls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256
 	for _, way := range []struct {
@@ -310,7 +315,7 @@ func TestCipherTapOnlyData(t *testing.T) {
 func TestCipherTapNeverSent(t *testing.T) {
 	anyWay(t)
 	c := start(t, Config{})
-	libssl, bin := c.boringSSL(), buildAEADClient(t)
+	libssl, bin := c.boringSSL(), compile(t, "aeadcalls")
 	host, port := tlsServer(t, &cryptotls.Config{}, answers())
 	begin := c.aeadCounters(SourceStats{})
 	id := fmt.Sprintf("never-sent-%d", time.Now().UnixNano())
@@ -334,7 +339,7 @@ func TestCipherTapNeverSent(t *testing.T) {
 func TestCipherTapEarlyAnswer(t *testing.T) {
 	anyWay(t)
 	c := start(t, Config{})
-	libssl, bin := c.boringSSL(), buildAEADClient(t)
+	libssl, bin := c.boringSSL(), compile(t, "aeadcalls")
 	for _, way := range []string{"early", "early-first"} {
 		t.Run(way, func(t *testing.T) {
 			c := &capture{T: t, store: c.store}
@@ -411,7 +416,7 @@ func TestCipherTapEarlyAnswer(t *testing.T) {
 func TestCipherTapLostAndFound(t *testing.T) {
 	anyWay(t)
 	c := start(t, Config{})
-	libssl, bin := c.boringSSL(), buildAEADClient(t)
+	libssl, bin := c.boringSSL(), compile(t, "aeadcalls")
 	const records, size = 2000, 8 // bytes; some 1365 are followed
 	host, port := tlsServer(t, &cryptotls.Config{}, eachRequest(func(conn io.Writer, req *http.Request) error {
 		var sizes []int
@@ -454,7 +459,7 @@ func TestCipherTapLostAndFound(t *testing.T) {
 func TestCipherTapMissed(t *testing.T) {
 	anyWay(t)
 	c := start(t, Config{})
-	libssl, bin := c.boringSSL(), buildAEADClient(t)
+	libssl, bin := c.boringSSL(), compile(t, "aeadcalls")
 	host, port := tlsServer(t, &cryptotls.Config{}, answers(100))
 	for _, way := range []string{"messages", "messages-last"} {
 		t.Run(way, func(t *testing.T) {
@@ -495,7 +500,7 @@ func TestCipherTapMissed(t *testing.T) {
 func TestCipherTapRest(t *testing.T) {
 	anyWay(t)
 	c := start(t, Config{})
-	libssl, bin := c.boringSSL(), buildAEADClient(t)
+	libssl, bin := c.boringSSL(), compile(t, "aeadcalls")
 	host, port := tlsServer(t, &cryptotls.Config{}, answers())
 	id := fmt.Sprintf("rest-%d", time.Now().UnixNano())
 	run(t, []string{"LD_LIBRARY_PATH=" + filepath.Dir(libssl)}, bin, libssl, "rest", host, port, id)

@@ -20,6 +20,10 @@ import (
 func rewritable(t *testing.T, dir, name string, flags ...string) string {
 	t.Helper()
 	to := filepath.Join(dir, name)
+	if *clients != "" {
+		copied(t, filepath.Join(*clients, "rewritten"+strings.Join(flags, "")), to)
+		return to
+	}
 	run(t, nil, "gcc", append(flags, "-O1", "-Wall", "-Werror", "-fno-toplevel-reorder", "-o", to, "testdata/rewritten.c")...)
 	return to
 }

@@ -16,7 +16,7 @@ var goroots = flag.String("goroots", "", "GOROOTs for TestGo, separated by comma
 
 // clients are those of the tests that run in emulated machines, where building one takes
 // minutes: make test-kernels has them built.
-var clients = flag.String("clients", "", "folder with what compile and buildClient would make for each test")
+var clients = flag.String("clients", "", "folder with what compile, rewritable and buildClient would make for each test")
 
 // TestGo: Go programs as they are built: with symbols, stripped, as position-independent
 // executables, linked by the C compiler.

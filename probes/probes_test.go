@@ -61,6 +61,7 @@ type content struct {
 	times     []flow.Time
 	heads     int
 	exchanges []uint32       // of the heads
+	grown     time.Time      // when its last record came
 	last      int            // payload, by the number of records that came before it
 	reason    flow.GapReason // of the last gap
 	peer      netip.AddrPort
@@ -217,6 +218,7 @@ func (s *store) take(d *flow.Data) {
 	c.bytes = append(c.bytes, make([]byte, d.Gap)...)
 	c.bytes = append(c.bytes, d.Payload...)
 	c.times = append(c.times, d.Time)
+	c.grown = time.Now()
 	if s.taken++; len(d.Payload) > 0 {
 		c.last = s.taken
 	}
@@ -286,15 +288,18 @@ func (c *capture) seen(dir flow.Dir, text string) (found []*content) {
 func (c *capture) one(dir flow.Dir, text string) *content {
 	c.Helper()
 	found := c.find(dir, text)
-	for before := -1; len(found) == 1 && len(found[0].bytes) != before; found = c.seen(dir, text) {
-		before = len(found[0].bytes) // the rest may be on its way
-		time.Sleep(200 * time.Millisecond)
+	for len(found) == 1 && !found[0].settled() {
+		time.Sleep(20 * time.Millisecond)
+		found = c.seen(dir, text)
 	}
 	if len(found) != 1 {
 		c.Fatalf("%q was seen %d times, want once", text, len(found))
 	}
 	return found[0]
 }
+
+// settled reports whether nothing has come for a while: the rest may be on its way.
+func (s *content) settled() bool { return time.Since(s.grown) > 200*time.Millisecond }
 
 // server answers with the size of what it was sent, with bytes= bytes, or until it closes.
 func server(t *testing.T, tls bool) (url, ca string) {
