@@ -4,6 +4,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -24,7 +25,7 @@ const nowhere = "nowhere"
 var stackPointer = map[string]int16{"amd64": 152, "arm64": 248}[runtime.GOARCH]
 
 // hasPrivateStacks reports whether the kernel may give programs a stack for each CPU.
-func hasPrivateStacks() bool {
+var hasPrivateStacks = sync.OnceValue(func() bool {
 	kernel, err := btf.LoadKernelSpec()
 	if err != nil {
 		return false
@@ -32,7 +33,7 @@ func hasPrivateStacks() bool {
 	var aux *btf.Struct
 	return kernel.TypeByName("bpf_prog_aux", &aux) == nil &&
 		slices.ContainsFunc(aux.Members, func(m btf.Member) bool { return m.Name == "priv_stack_ptr" })
-}
+})
 
 // withOwnStacks has the programs of uprobes run on the task's stack.
 func withOwnStacks(spec *ebpf.CollectionSpec) {

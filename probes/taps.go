@@ -14,6 +14,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
@@ -87,6 +88,7 @@ type Taps struct {
 
 	rings   []*ebpf.Map
 	readers []*reader
+	types   *btf.Cache // of the kernel, until what Start loads is loaded
 	// programs of the taps that the kernel accepted, by name
 	programs    map[string]*ebpf.Program
 	refused     map[flow.Source]error // taps that it did not accept
@@ -129,6 +131,7 @@ func Start(ctx context.Context, cfg Config) (*Taps, error) {
 	if err := t.attachKernel(); err != nil {
 		return nil, errors.Join(err, t.free())
 	}
+	t.types = nil
 	t.finder = newFinder(t)
 	if err := t.finder.start(ctx); err != nil {
 		return nil, errors.Join(err, t.free())
@@ -147,6 +150,7 @@ func newTaps(cfg Config) *Taps {
 	return &Taps{
 		cfg:      cfg,
 		log:      cfg.Logger,
+		types:    btf.NewCache(),
 		programs: make(map[string]*ebpf.Program),
 		refused:  make(map[flow.Source]error),
 		multi:    features.HaveBPFLinkUprobeMulti() == nil,
@@ -176,7 +180,7 @@ func (t *Taps) load() error {
 		t.rings = append(t.rings, m)
 		outer.Contents = append(outer.Contents, ebpf.MapKV{Key: uint32(i), Value: m})
 	}
-	if err := spec.LoadAndAssign(&t.core, nil); err != nil {
+	if err := spec.LoadAndAssign(&t.core, &ebpf.CollectionOptions{Cache: t.types}); err != nil {
 		return fmt.Errorf("load the core object: %w", err)
 	}
 	err = t.tell(func(s *coreSettings) {
@@ -277,7 +281,7 @@ func (t *Taps) loadPrograms(source flow.Source, read func() (*ebpf.CollectionSpe
 			}
 		}
 	}
-	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: shared})
+	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: shared, Cache: t.types})
 	if err != nil {
 		return err
 	}
