@@ -37,6 +37,7 @@ type call struct {
 	dec                   exchange.Decoder
 	call                  *llm.Call
 	reqOut                exchange.Outcome
+	held                  int    // bytes that its connection is charged with
 	asked                 asked  // as Decoder.asking knows it
 	sized                 bool   // the response states its length
 	contentType, encoding string // the response's
@@ -65,6 +66,8 @@ func (c *conn) begin(req *exchange.Request, number uint32) *call {
 	x := &call{d: c.d, conn: c, number: number, req: req}
 	if _, sure := x.ask(); sure == exchange.No {
 		x.ignore()
+	} else {
+		x.hold()
 	}
 	return x
 }
@@ -75,6 +78,7 @@ func (x *call) next() *call {
 	if before, ok := x.dec.(exchange.Sequel); ok {
 		y.open(x.name, before.Next)
 	}
+	x.held, y.held = 0, x.held
 	return y
 }
 
@@ -98,8 +102,11 @@ func (x *call) ask() (v exchange.Vendor, sure exchange.Confidence) {
 	return v, sure
 }
 
+// ignore ends the interest in the exchange, and in what its head says.
 func (x *call) ignore() {
 	x.state = ignored
+	x.release()
+	x.req.Header = nil
 	x.d.verdict(x.conn.id, x.number, flow.VerdictIgnore)
 }
 
@@ -126,6 +133,7 @@ func (x *call) decide() {
 		x.ignore()
 		return
 	}
+	x.hold()
 	x.open(v.Name(), func(c *llm.Call) exchange.Decoder { return v.Open(x.req, &x.facts, c) })
 }
 
@@ -199,6 +207,9 @@ func (x *call) End(o exchange.Outcome) {
 	x.decide()
 	x.over = true
 	x.d.asking.remove(x)
+	if x.conn.session == nil { // else what follows holds the same
+		x.release()
+	}
 	if x.state != captured {
 		return
 	}
@@ -250,7 +261,7 @@ func (x *call) settle(o exchange.Outcome, err error) {
 		if o.Lost == 0 && !x.reqOut.Late { // it was being read when the tap came
 			worsen(c, llm.PartialLost)
 		}
-	case errors.Is(err, errPanic):
+	case errors.Is(err, errPanic), errors.Is(err, errEvicted):
 		worsen(c, llm.PartialLost)
 	case over || x.expands || x.overLimit(x.reqOut) || errors.Is(err, coding.ErrExpands):
 		worsen(c, llm.PartialOverLimit)
@@ -283,6 +294,8 @@ func errorType(status int, err error) string {
 		return strconv.Itoa(status)
 	case errors.Is(err, stream.ErrTimeout):
 		return "timeout"
+	case errors.Is(err, errEvicted): // is ours, not the call's
+		return ""
 	case errors.Is(err, exchange.ErrCut):
 		return "cut"
 	}

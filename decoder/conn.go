@@ -28,6 +28,9 @@ type conn struct {
 	known   bool        // it is known
 	dead    bool        // no HTTP: nobody reads it any more
 	last    flow.Time
+	calls   int // bytes that its open calls hold
+	open    int // exchanges, as the decoder counts them
+	held    int // bytes, as the decoder counts them
 
 	newer, older *conn // in the lru
 }
@@ -102,6 +105,7 @@ func (c *conn) settle() {
 	} else {
 		delete(c.d.waiting, c)
 	}
+	c.weigh()
 }
 
 // tick gives up what has waited too long.
@@ -150,16 +154,15 @@ func (c *conn) close(f *flow.Data, err error) {
 	c.d.forget(c)
 }
 
-// idle gives up what is open after a long silence. An HTTP/2 connection is kept: what
-// its header tables hold cannot be learned again.
-func (c *conn) idle(now flow.Time) {
+// giveUp ends what is open. An HTTP/2 connection is kept: what its header tables hold
+// cannot be learned again.
+func (c *conn) giveUp(now flow.Time, err error) {
 	if c.http2 == nil || c.dead {
-		c.close(&flow.Data{Time: now}, stream.ErrTimeout)
+		c.close(&flow.Data{Time: now}, err)
 		return
 	}
-	c.end(now, stream.ErrTimeout)
-	c.last = now
-	c.d.lru.touch(c)
+	c.end(now, err)
+	c.weigh()
 }
 
 // end settles every exchange that is open.

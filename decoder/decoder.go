@@ -40,6 +40,8 @@ type Config struct {
 
 	BodyLimit      uint64        // bytes of a message with its head that the kernel lets cross, 4 MiB and 64 KiB
 	MaxHead        int           // bytes of a head, 64 KiB
+	MaxFields      int           // fields of a head that are kept, 256
+	MaxOpen        int           // bytes that open exchanges hold, 64 MiB; those on the connections that were quiet longest go first
 	MaxConnections int           // 16384; the one that was quiet longest goes first
 	MaxHeld        int           // bytes held in a direction, 1 MiB
 	MaxPipelined   int           // requests without a response on a connection, 64
@@ -60,6 +62,8 @@ func (c Config) withDefaults() Config {
 		c.BodyLimit = 4<<20 + 64<<10
 	}
 	or(&c.MaxHead, 64<<10)
+	or(&c.MaxFields, 256)
+	or(&c.MaxOpen, 64<<20)
 	or(&c.MaxConnections, 16384)
 	or(&c.MaxHeld, 1<<20)
 	or(&c.MaxPipelined, 64)
@@ -98,7 +102,8 @@ type Stats struct {
 	Lost        [flow.NumGapReasons]uint64 // bytes that never came, by reason
 	Calls       uint64
 	Failures    map[string]uint64 // by kind
-	Evicted     uint64            // connections
+	Evicted     uint64            // connections, for want of a place
+	EvictedOpen uint64            // connections' open exchanges, for want of memory
 	Connections int               // open
 	Exchanges   int               // requests without a whole response
 }
@@ -111,17 +116,20 @@ type Decoder struct {
 	conns map[flow.Proc]map[flow.Conn]*conn
 	lru   lru
 	// waiting are the connections that a clock may move on.
-	waiting  map[*conn]struct{}
-	asking   asking
-	now      flow.Time // the latest seen
-	n        stream.Counters
-	pushed   uint64
-	ignored  uint64
-	calls    uint64
-	evicted  uint64
-	failures map[string]uint64
-	names    map[string]string
-	scratch  [512]byte // for what nobody reads
+	waiting     map[*conn]struct{}
+	asking      asking
+	now         flow.Time // the latest seen
+	n           stream.Counters
+	pushed      uint64
+	ignored     uint64
+	calls       uint64
+	evicted     uint64
+	open        int // exchanges
+	held        int // bytes that these hold
+	evictedOpen uint64
+	failures    map[string]uint64
+	names       map[string]string
+	scratch     [512]byte // for what nobody reads
 }
 
 // New returns a Decoder. Close must be called to end its parsers.
@@ -129,8 +137,8 @@ func New(cfg Config) *Decoder {
 	cfg = cfg.withDefaults()
 	return &Decoder{
 		cfg:      cfg,
-		http1:    http1.NewConfig(cfg.MaxHead, cfg.MaxPipelined),
-		http2:    http2.Config{MaxHead: cfg.MaxHead, MaxStreams: cfg.MaxStreams, MaxHeld: cfg.MaxHeld},
+		http1:    http1.NewConfig(cfg.MaxHead, cfg.MaxFields, cfg.MaxPipelined),
+		http2:    http2.Config{MaxHead: cfg.MaxHead, MaxFields: cfg.MaxFields, MaxStreams: cfg.MaxStreams, MaxHeld: cfg.MaxHeld},
 		conns:    make(map[flow.Proc]map[flow.Conn]*conn),
 		waiting:  make(map[*conn]struct{}),
 		asking:   make(asking),
@@ -157,7 +165,7 @@ func (d *Decoder) Push(f *flow.Data) {
 	case c == nil && f.Kind != flow.KindData:
 		return
 	case c == nil:
-		c = d.open(f)
+		c = d.follow(f)
 	}
 	d.lru.touch(c)
 	c.last = d.now
@@ -167,6 +175,7 @@ func (d *Decoder) Push(f *flow.Data) {
 	case flow.KindClose:
 		c.close(f, exchange.ErrCut)
 	}
+	d.makeRoom()
 }
 
 // Tick tells the Decoder the time, so that what waits in vain is given up.
@@ -176,7 +185,9 @@ func (d *Decoder) Tick(now flow.Time) {
 		c.tick(d.now)
 	}
 	for c := d.lru.oldest(); c != nil && d.now.Sub(c.last) >= d.cfg.IdleTimeout; c = d.lru.oldest() {
-		c.idle(d.now)
+		d.lru.touch(c)
+		c.last = d.now
+		c.giveUp(d.now, stream.ErrTimeout)
 	}
 	d.cfg.Deferred.expire(d.now-flow.Time(d.cfg.IdleTimeout), d.count)
 }
@@ -194,25 +205,20 @@ func (d *Decoder) Stats() Stats {
 	s := Stats{
 		Pushed: d.pushed, Decoded: d.n.Delivered, Ignored: d.ignored,
 		Duplicate: d.n.Duplicate, Refused: d.n.Refused + d.n.Late, Held: uint64(max(d.n.Held, 0)),
-		Lost: d.n.Lost, Calls: d.calls, Evicted: d.evicted,
-		Connections: d.lru.n, Failures: make(map[string]uint64, len(d.failures)),
+		Lost: d.n.Lost, Calls: d.calls, Evicted: d.evicted, EvictedOpen: d.evictedOpen,
+		Connections: d.lru.n, Exchanges: d.open, Failures: make(map[string]uint64, len(d.failures)),
 	}
 	for k, v := range d.failures {
 		s.Failures[k] = v
 	}
-	for _, conns := range d.conns {
-		for _, c := range conns {
-			s.Exchanges += c.exchanges()
-		}
-	}
 	return s
 }
 
-// open makes room for a connection and begins it.
-func (d *Decoder) open(f *flow.Data) *conn {
+// follow makes room for a connection and begins it.
+func (d *Decoder) follow(f *flow.Data) *conn {
 	for d.lru.n >= d.cfg.MaxConnections {
 		d.evicted++
-		d.lru.oldest().close(&flow.Data{Time: d.now}, exchange.ErrCut)
+		d.lru.oldest().close(&flow.Data{Time: d.now}, errEvicted)
 	}
 	c := newConn(d, f)
 	if d.conns[f.Conn.Proc] == nil {
@@ -230,6 +236,9 @@ func (d *Decoder) forget(c *conn) {
 	}
 	delete(d.waiting, c)
 	d.lru.remove(c)
+	d.open -= c.open
+	d.held -= c.held
+	c.open, c.held = 0, 0
 }
 
 func (d *Decoder) verdict(c flow.Conn, exchange uint32, v flow.Verdict) {

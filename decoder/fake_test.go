@@ -178,6 +178,9 @@ func (r *rig) Close() {
 	if n := len(r.asking); n > 0 {
 		r.t.Errorf("%d requests are open after their end", n)
 	}
+	if r.held != 0 || r.open != 0 {
+		r.t.Errorf("%d open exchanges hold %d bytes after their end", r.open, r.held)
+	}
 }
 
 // one closes the decoder and returns the only call.
@@ -196,6 +199,19 @@ func (r *rig) check() {
 	r.t.Helper()
 	if s := r.Stats(); s.Pushed != s.Decoded+s.Ignored+s.Duplicate+s.Refused+s.Held {
 		r.t.Errorf("bytes do not add up: %+v", s)
+	}
+	open, held := 0, 0
+	for _, conns := range r.conns {
+		for _, c := range conns {
+			if c.exchanges() == 0 && c.session == nil && c.calls != 0 {
+				r.t.Errorf("connection %v holds %d bytes for nothing", c.id, c.calls)
+			}
+			open += c.exchanges()
+			held += c.calls + c.exchanges()*openSize
+		}
+	}
+	if r.open != open || r.held != held {
+		r.t.Errorf("counted %d exchanges of %d bytes, there are %d of %d", r.open, r.held, open, held)
 	}
 }
 

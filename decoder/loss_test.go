@@ -336,7 +336,7 @@ func TestIdleAndEvicted(t *testing.T) {
 		r.conn.Key, r.pos = uint64(i), [2]uint64{}
 		r.push(flow.Write, post("/echo", askUnary))
 	}
-	if s := r.Stats(); s.Evicted != 2 || len(r.calls) != 2 || r.calls[0].ErrorType != "cut" || s.Connections != 3 || s.Exchanges != 3 {
+	if s := r.Stats(); s.Evicted != 2 || len(r.calls) != 2 || r.calls[0].ErrorType != "" || r.calls[0].Partial != llm.PartialLost || s.Connections != 3 || s.Exchanges != 3 {
 		t.Fatalf("%+v, %d calls", s, len(r.calls))
 	}
 	r.Tick(r.now + flow.Time(2*time.Minute))

@@ -133,7 +133,7 @@ func (s *session) end(at flow.Time, err error) {
 func (c *conn) upgraded(r *stream.Reader, side http1.Side, t *http1.Tunnel) {
 	x := t.Exchange.(*call)
 	if t.Protocol != "websocket" || t.Response.Status != http.StatusSwitchingProtocols || x.state != captured {
-		x.state = ignored
+		x.state, x.req.Header, t.Response.Header = ignored, nil, nil
 		c.d.asking.remove(x)
 		c.notHTTP()
 		return

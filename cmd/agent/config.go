@@ -58,6 +58,7 @@ type DecodeConfig struct {
 	QualitySignals bool          `yaml:"quality_signals"` // look whether JSON asked for is JSON
 	Estimate       bool          `yaml:"estimate"`        // count tokens where no usage is stated
 	IdleTimeout    time.Duration `yaml:"idle_timeout"`    // a call without a byte for so long is over
+	OpenBytes      Size          `yaml:"open_bytes"`      // that calls may hold whose answer has not ended, all rings together
 	Queue          int           `yaml:"queue"`           // finished calls that may wait for the slow half
 }
 
@@ -125,7 +126,7 @@ func defaults() *Config {
 		Log:     LogConfig{Level: "info", Format: "text"},
 		Capture: CaptureConfig{Sockets: "auto", RingBytes: 8 << 20, BodyLimit: 4 << 20},
 		Decode: DecodeConfig{
-			QualitySignals: true, Estimate: true, IdleTimeout: 10 * time.Minute, Queue: 8192,
+			QualitySignals: true, Estimate: true, IdleTimeout: 10 * time.Minute, OpenBytes: 128 << 20, Queue: 8192,
 		},
 		Attribution: attribution.Defaults(),
 		Kubernetes:  KubernetesConfig{Enabled: "auto"},
@@ -275,6 +276,9 @@ func (c *Config) validate() []invalid {
 	}
 	if c.Decode.Queue < 1 || c.Decode.Queue > 1<<20 {
 		bad("decode.queue", "is %d: want 1 to 1048576", c.Decode.Queue)
+	}
+	if n := c.Decode.OpenBytes; n < 16<<20 || n > 64<<30 {
+		bad("decode.open_bytes", "is %v: want 16MiB to 64GiB", n)
 	}
 	if c.Decode.IdleTimeout < time.Second {
 		bad("decode.idle_timeout", "is %v: want at least 1s", c.Decode.IdleTimeout)

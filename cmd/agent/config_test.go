@@ -155,6 +155,7 @@ func TestBadValuesNameTheirLine(t *testing.T) {
 		{"capture:\n  body_limit: 4 pounds\n", "2:", "4MiB"},
 		{"capture:\n  rings: 1\n  sockets: best\n", ":3:", "tracepoint"},
 		{"capture:\n  ring_bytes: 3MiB\n", ":2:", "power of two"},
+		{"decode:\n  open_bytes: 1MiB\n", ":2:", "16MiB"},
 		{"decode:\n  idle_timeout: 1ms\n", ":2:", "at least 1s"},
 		{"decode:\n  allow_headers:\n    - x-job\n    - Authorization\n", ":4:", "credential"},
 		{"decode:\n  allow_headers: [\"not a header\"]\n", ":2:", "name of a header"},

@@ -140,6 +140,7 @@ func (p *pipeline) run() error {
 // read is the fast half: ring to calls.
 func (p *pipeline) read(i int, calls chan<- *llm.Call, seen chan<- *flow.Data) error {
 	cfg := p.decoder
+	cfg.MaxOpen /= p.source.Shards()
 	cfg.Call = func(c *llm.Call) { p.enqueue(calls, c) }
 	cfg.Verdict = func(c flow.Conn, exchange uint32, v flow.Verdict) {
 		if err := p.source.SetVerdict(c, exchange, v); err != nil {

@@ -50,6 +50,7 @@ func (p *pipeline) decoded() (all decoder.Stats) {
 		all.Held += one.Held
 		all.Calls += one.Calls
 		all.Evicted += one.Evicted
+		all.EvictedOpen += one.EvictedOpen
 		all.Connections += one.Connections
 		all.Exchanges += one.Exchanges
 		for i, n := range one.Lost {
@@ -88,7 +89,12 @@ func (s *self) samples(emit func(metric.Sample)) {
 	count("tollwire.settle.early", "", "Records that went out before their time, for want of room.", settled.Early)
 	gauge("tollwire.stream.open", "", "Requests without a whole response yet.", float64(user.Exchanges))
 	gauge("tollwire.connection.open", "", "Connections that are followed.", float64(user.Connections))
-	count("tollwire.connection.evicted", "", "Connections that were followed no more for want of room.", user.Evicted)
+	for _, e := range []struct {
+		reason string
+		n      uint64
+	}{{"connections", user.Evicted}, {"memory", user.EvictedOpen}} {
+		count("tollwire.connection.evicted", "", "Connections whose open exchanges were given up, as too many were followed, or what all hold was too much.", e.n, metric.Attr{Key: "reason", Value: e.reason})
+	}
 	for kind, n := range user.Failures {
 		count("tollwire.decode.failures", "", "Messages that could not be read, by kind.", n, metric.Attr{Key: "kind", Value: kind})
 	}

@@ -62,6 +62,7 @@ func (c *Config) decoder(key []byte, apis api.Rules, log *slog.Logger) decoder.C
 		AllowBaggage: c.Attribution.BaggageKeys(),
 		KeySecret:    key,
 		BodyLimit:    uint64(c.Capture.messageLimit()),
+		MaxOpen:      int(c.Decode.OpenBytes), // the pipeline deals it out
 		IdleTimeout:  c.Decode.IdleTimeout,
 		Logger:       log,
 	}

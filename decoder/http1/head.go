@@ -70,16 +70,25 @@ func readHead(r *stream.Reader, max int, use func([]byte) error) error {
 
 // heads parses heads with net/http's own readers.
 type heads struct {
-	buf *bufio.Reader
+	buf       *bufio.Reader
+	maxFields int
 }
 
-func newHeads() *heads { return &heads{bufio.NewReader(nil)} }
+func newHeads(maxFields int) *heads { return &heads{bufio.NewReader(nil), maxFields} }
+
+// tooMany reports whether a head has more than max fields.
+func tooMany(head []byte, max int) bool {
+	return bytes.Count(head, []byte("\n")) > max+2 // the first line, and the empty one
+}
 
 func (h *heads) request(head []byte) (*http.Request, error) {
+	if tooMany(head, h.maxFields) {
+		head = mend(head, h.maxFields)
+	}
 	h.buf.Reset(bytes.NewReader(head))
 	req, err := http.ReadRequest(h.buf)
 	if err != nil {
-		h.buf.Reset(bytes.NewReader(mend(head)))
+		h.buf.Reset(bytes.NewReader(mend(head, h.maxFields)))
 		req, err = http.ReadRequest(h.buf)
 	}
 	h.buf.Reset(nil)
@@ -87,10 +96,13 @@ func (h *heads) request(head []byte) (*http.Request, error) {
 }
 
 func (h *heads) response(head []byte) (*http.Response, error) {
+	if tooMany(head, h.maxFields) {
+		head = mend(head, h.maxFields)
+	}
 	h.buf.Reset(bytes.NewReader(head))
 	resp, err := http.ReadResponse(h.buf, nil)
 	if err != nil {
-		h.buf.Reset(bytes.NewReader(mend(head)))
+		h.buf.Reset(bytes.NewReader(mend(head, h.maxFields)))
 		resp, err = http.ReadResponse(h.buf, nil)
 	}
 	h.buf.Reset(nil)
@@ -98,10 +110,11 @@ func (h *heads) response(head []byte) (*http.Response, error) {
 }
 
 // mend makes of a head that net/http refuses one that it takes: lines that are no
-// field, control characters in values and repeated single fields go.
-func mend(head []byte) []byte {
+// field, control characters in values, repeated single fields and any beyond max go.
+func mend(head []byte, max int) []byte {
 	var out bytes.Buffer
 	seen := make(map[string]bool)
+	fields := 0
 	for i, line := range bytes.Split(head, []byte("\n")) {
 		line = bytes.TrimSuffix(line, []byte("\r"))
 		if i == 0 {
@@ -114,7 +127,7 @@ func mend(head []byte) []byte {
 			}
 			key := strings.ToLower(string(name))
 			single := slices.Contains([]string{"host", "content-length", "transfer-encoding"}, key)
-			if single && seen[key] {
+			if fields++; single && seen[key] || !single && fields > max {
 				continue
 			}
 			seen[key] = true

@@ -15,13 +15,14 @@ import (
 // Config is shared by all connections of one decoder.
 type Config struct {
 	MaxHead      int // bytes of a head
+	MaxFields    int // fields of a head that are kept, beside those that its framing needs
 	MaxPipelined int // requests without a response
 	heads        *heads
 }
 
 // NewConfig returns a Config with room for one head being parsed at a time.
-func NewConfig(maxHead, maxPipelined int) *Config {
-	return &Config{MaxHead: maxHead, MaxPipelined: maxPipelined, heads: newHeads()}
+func NewConfig(maxHead, maxFields, maxPipelined int) *Config {
+	return &Config{MaxHead: maxHead, MaxFields: maxFields, MaxPipelined: maxPipelined, heads: newHeads(maxFields)}
 }
 
 // Upgraded is called on each side when the connection has left HTTP/1: the server
@@ -102,6 +103,7 @@ func (c *Conn) Requests(r *stream.Reader, late bool) {
 		}
 		var req *http.Request
 		err := readHead(r, c.cfg.MaxHead, func(head []byte) (err error) {
+			c.long(head)
 			req, err = c.cfg.heads.request(head)
 			return err
 		})
@@ -122,10 +124,11 @@ func (c *Conn) Requests(r *stream.Reader, late bool) {
 		p := &pending{req: exchangeRequest(req), number: number}
 		p.req.Time = start
 		p.upgrade = req.Method == http.MethodConnect || req.Header.Get("Upgrade") != ""
+		f, n := requestFraming(req)
+		req = nil // the exchange says what of its head is kept
 		p.Exchange = c.handler.Request(p.req, number)
 		c.pending = append(c.pending, p)
 
-		f, n := requestFraming(req)
 		b := newBody(r, taken, f, n)
 		p.body = b
 		if f != none {
@@ -141,6 +144,13 @@ func (c *Conn) Requests(r *stream.Reader, late bool) {
 		if p.upgrade && c.left(r, p) {
 			return
 		}
+	}
+}
+
+// long counts a head of which fields are left out.
+func (c *Conn) long(head []byte) {
+	if tooMany(head, c.cfg.MaxFields) {
+		c.handler.Failed("head_cut")
 	}
 }
 
@@ -224,6 +234,7 @@ func (c *Conn) responses(r *stream.Reader) error {
 		start, taken := r.Time(), r.Taken()
 		var resp *http.Response
 		err := readHead(r, c.cfg.MaxHead, func(head []byte) (err error) {
+			c.long(head)
 			resp, err = c.cfg.heads.response(head)
 			return err
 		})
@@ -261,8 +272,9 @@ func (c *Conn) responses(r *stream.Reader) error {
 			return exchange.ErrCut
 		}
 		p.answered = true
-		p.Response(head)
 		f, n := responseFraming(p.req.Method, resp)
+		p.Response(head)
+		resp = nil
 		b := newBody(r, taken, f, n)
 		if f != none {
 			p.ResponseBody(b)
@@ -325,19 +337,4 @@ func (c *Conn) pop() *pending {
 		c.pending = nil
 	}
 	return p
-}
-
-// Skip reads a direction to its end and needs none of it.
-func Skip(r *stream.Reader) error {
-	for {
-		w, err := r.Window()
-		switch {
-		case err == exchange.ErrLost:
-			n, _ := r.Hole()
-			r.Fill(n)
-		case err != nil:
-			return err
-		}
-		r.Discard(len(w))
-	}
 }

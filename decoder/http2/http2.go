@@ -24,6 +24,7 @@ import (
 // Config bounds a connection.
 type Config struct {
 	MaxHead    int // bytes of a header list, and of a frame that is no DATA
+	MaxFields  int // fields of a header list
 	MaxStreams int // open at a time
 	MaxHeld    int // bytes of a stream that waits for its request
 }
@@ -40,13 +41,13 @@ type Conn struct {
 type message struct {
 	id       uint32
 	ex       exchange.Exchange
-	request  *stream.Pipe // its body
-	body     *http1.Body  // the same
-	response *stream.Pipe // its body, after its head
-	late     bool         // some of the head is unknown
-	asked    bool         // the request has ended
-	answered bool         // the response has ended
-	head     *exchange.Response
+	request  *stream.Pipe       // its body
+	body     *http1.Body        // the same
+	response *stream.Pipe       // its body, after its head
+	late     bool               // some of the head is unknown
+	asked    bool               // the request has ended
+	answered bool               // the response has ended
+	head     *exchange.Response // until its exchange has taken it
 }
 
 // New returns a connection whose exchanges h is told of. claim notes the direction
@@ -145,6 +146,7 @@ type block struct {
 	fields []hpack.HeaderField
 	size   int
 	late   bool // a field is unknown: it was put into the table before we joined
+	cut    bool // it has more fields than are kept
 	broken bool // the rest of it can't be read
 }
 
@@ -189,9 +191,12 @@ func (d *direction) field(f hpack.HeaderField) {
 		d.block.late = true
 		return
 	}
-	if d.block.size += len(f.Name) + len(f.Value) + 32; d.block.size <= d.c.cfg.MaxHead {
-		d.block.fields = append(d.block.fields, f)
+	d.block.size += len(f.Name) + len(f.Value) + 32
+	if d.block.size > d.c.cfg.MaxHead || len(d.block.fields) == d.c.cfg.MaxFields {
+		d.block.cut = true
+		return
 	}
+	d.block.fields = append(d.block.fields, f)
 }
 
 // lost forgets what a hole of n bytes made worthless: the header table, and what was
@@ -322,7 +327,7 @@ func (d *direction) handle(f http2.Frame, at flow.Time) error {
 		}
 	case *http2.GoAwayFrame:
 		for id, m := range d.c.streams {
-			if id > f.LastStreamID && id%2 == 1 && m.head == nil && d.isResponse() {
+			if id > f.LastStreamID && id%2 == 1 && m.response == nil && d.isResponse() {
 				d.c.end(m, d.r.Time(), exchange.ErrCut)
 			}
 		}
@@ -356,6 +361,9 @@ func (d *direction) fragment(b []byte, end bool) {
 	if end {
 		b := d.block
 		d.block = block{}
+		if b.cut {
+			d.c.handler.Failed("head_cut")
+		}
 		if !b.push {
 			d.c.head(d, b)
 		}
@@ -551,6 +559,7 @@ func (c *Conn) answer(b block, status int, fields http.Header) {
 			return
 		}
 		m.ex.Response(m.head)
+		m.head = nil
 		content := http1.ToEnd(r)
 		m.ex.ResponseBody(content)
 		out, _ := content.Finish()
