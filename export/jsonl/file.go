@@ -1,6 +1,7 @@
 package jsonl
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -53,7 +54,6 @@ type File struct {
 
 	mu     sync.Mutex
 	buf    []byte // whole lines
-	lines  int
 	closed bool
 	wake   chan struct{}
 	done   chan struct{}
@@ -67,6 +67,7 @@ type File struct {
 	dirty  bool
 	synced time.Time
 	warned time.Time
+	err    error // of the last write and of what followed it
 
 	written, dropped, failures atomic.Uint64
 }
@@ -106,7 +107,6 @@ func (f *File) Export(r *account.Record) {
 		return
 	}
 	f.buf = Append(f.buf, r)
-	f.lines++
 	f.mu.Unlock()
 	select {
 	case f.wake <- struct{}{}:
@@ -114,7 +114,8 @@ func (f *File) Export(r *account.Record) {
 	}
 }
 
-// Close writes what is queued, syncs and closes, or gives up when ctx ends.
+// Close writes what is queued, syncs and closes, or gives up when ctx ends. It fails
+// where the last of these did; what failed before and went well later is in Stats.
 func (f *File) Close(ctx context.Context) error {
 	f.mu.Lock()
 	closed := f.closed
@@ -128,8 +129,8 @@ func (f *File) Close(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("close %s: %w", f.cfg.Path, ctx.Err())
 	}
-	if n := f.failures.Load(); n > 0 {
-		return fmt.Errorf("write %s: %d failures, %d records dropped", f.cfg.Path, n, f.dropped.Load())
+	if f.err != nil {
+		return fmt.Errorf("write records: %w", f.err)
 	}
 	return nil
 }
@@ -150,11 +151,11 @@ func (f *File) run() {
 		case <-tick.C:
 		}
 		f.mu.Lock()
-		full, lines := f.buf, f.lines
-		f.buf, f.lines = spare[:0], 0
+		full := f.buf
+		f.buf = spare[:0]
 		f.mu.Unlock()
 		if len(full) > 0 {
-			f.write(full, lines)
+			f.write(full)
 		}
 		if spare = full; cap(spare) > 1<<20 {
 			spare = nil // a burst's buffer is not kept
@@ -163,12 +164,18 @@ func (f *File) run() {
 		f.rotateByAge()
 	}
 	if f.f != nil {
-		f.check("close", f.f.Close())
+		f.closing("close", f.f.Close())
 	}
 }
 
+// closing checks what makes written lines durable.
+func (f *File) closing(what string, err error) {
+	f.check(what, err)
+	f.err = errors.Join(f.err, err)
+}
+
 // write writes whole lines, and rotates between them.
-func (f *File) write(b []byte, lines int) {
+func (f *File) write(b []byte) {
 	for len(b) > 0 {
 		n := len(b)
 		if room := f.cfg.MaxBytes - f.size; f.f != nil && f.cfg.MaxBytes > 0 && int64(n) > room {
@@ -181,33 +188,38 @@ func (f *File) write(b []byte, lines int) {
 			}
 		}
 		if f.torn {
-			if !f.put([]byte{'\n'}) {
-				f.dropped.Add(uint64(bytes.Count(b, []byte{'\n'})))
+			if _, ok := f.put([]byte{'\n'}); !ok {
+				f.drop(b)
 				return
 			}
 			f.torn = false
 		}
-		if !f.put(b[:n]) {
-			f.dropped.Add(uint64(bytes.Count(b, []byte{'\n'})))
+		n, ok := f.put(b[:n])
+		if b = b[n:]; !ok {
+			f.drop(b)
 			return
 		}
-		b = b[n:]
 	}
 }
 
-func (f *File) put(b []byte) bool {
+// drop counts the records whose ends are in b.
+func (f *File) drop(b []byte) { f.dropped.Add(uint64(bytes.Count(b, []byte{'\n'}))) }
+
+// put returns how much of b was written, and whether that was all.
+func (f *File) put(b []byte) (int, bool) {
 	n, err := f.w.Write(b)
 	f.size += int64(n)
 	f.written.Add(uint64(n))
 	f.dirty = true
 	f.torn = n > 0 && b[n-1] != '\n' || n == 0 && f.torn
-	return f.check("write", err)
+	f.err = err
+	return n, f.check("write", err)
 }
 
 func (f *File) sync(last bool) {
 	due := f.cfg.Sync == SyncAlways || f.cfg.Sync == SyncInterval && (last || f.now().Sub(f.synced) >= f.cfg.SyncEvery)
 	if f.f != nil && f.dirty && due {
-		f.check("sync", f.f.Sync())
+		f.closing("sync", f.f.Sync())
 		f.dirty, f.synced = false, f.now()
 	}
 }
@@ -257,12 +269,23 @@ func (f *File) open() error {
 	}
 	f.f, f.w, f.size, f.born = o, o, info.Size(), f.now()
 	if f.size > 0 {
-		f.born = info.ModTime()
+		f.born = begun(o, info)
 		var last [1]byte
 		_, err := o.ReadAt(last[:], f.size-1)
 		f.torn = err == nil && last[0] != '\n'
 	}
 	return nil
+}
+
+// begun is when the file's first record was made, or the file written last.
+func begun(f *os.File, info os.FileInfo) time.Time {
+	first, err := bufio.NewReader(io.NewSectionReader(f, 0, maxLine)).ReadBytes('\n')
+	if err == nil {
+		if l, err := Parse(first); err == nil && !l.Time.IsZero() {
+			return l.Time
+		}
+	}
+	return info.ModTime()
 }
 
 // check counts a failure and says so, at most once a minute.

@@ -292,8 +292,17 @@ func TestFileKeepsTheNewestAndRotatesByAge(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 6 {
+		before := f.Stats().Written
 		f.Export(recordtest.New(id(i)))
-		time.Sleep(15 * time.Millisecond)
+		rotated := func() bool {
+			info, err := os.Stat(path)
+			return err == nil && info.Size() == 0 && f.Stats().Written > before
+		}
+		for deadline := time.Now().Add(10 * time.Second); !rotated(); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("not rotated")
+			}
+		}
 	}
 	if err := f.Close(t.Context()); err != nil {
 		t.Fatal(err)
@@ -371,6 +380,82 @@ func TestFullDiskIsCounted(t *testing.T) {
 	f.Export(recordtest.New())
 	if err := f.Close(t.Context()); err == nil || f.Stats().Dropped != 1 {
 		t.Errorf("close: %v, %+v", err, f.Stats())
+	}
+}
+
+// gate is told of every write how many bytes it takes; one that takes less than it is
+// given fails.
+type gate struct {
+	entered chan []byte
+	take    chan int
+}
+
+func (w *gate) Write(b []byte) (int, error) {
+	w.entered <- bytes.Clone(b)
+	if n := <-w.take; n < len(b) {
+		return n, errors.New("broken")
+	}
+	return len(b), nil
+}
+
+// What was written before an error is not dropped, and what failed once and went well
+// later is no failure of Close.
+func TestWriteErrorInTheMiddle(t *testing.T) {
+	for _, torn := range []int{0, 5} { // bytes of the fourth line
+		w := &gate{make(chan []byte), make(chan int)}
+		f, err := jsonl.Open(jsonl.Config{Path: "-", Stdout: w}, quiet())
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Export(recordtest.New(id(0)))
+		first := <-w.entered
+		for i := range 10 {
+			f.Export(recordtest.New(id(i)))
+		}
+		w.take <- len(first)
+		if ten := <-w.entered; len(ten) != 10*len(first) {
+			t.Fatalf("%d bytes, want ten lines of %d", len(ten), len(first))
+		}
+		f.Export(recordtest.New(id(0)))
+		w.take <- 3*len(first) + torn
+		closed := make(chan error)
+		go func() { closed <- f.Close(t.Context()) }()
+		if torn > 0 {
+			if b := <-w.entered; string(b) != "\n" {
+				t.Errorf("%q goes on in a torn line", b)
+			}
+			w.take <- 1
+		}
+		<-w.entered
+		w.take <- len(first)
+		if err := <-closed; err != nil {
+			t.Error(err)
+		}
+		if st := f.Stats(); st.Dropped != 7 || st.Failures != 1 {
+			t.Errorf("%d bytes of the fourth line: %+v, want 7 of 10 dropped", torn, st)
+		}
+	}
+}
+
+// A file is as old as its first record, however often the agent was restarted.
+func TestAgeOutlivesRestarts(t *testing.T) {
+	for age, want := range map[time.Duration]int{3 * time.Hour: 2, 10 * time.Minute: 1} {
+		path := filepath.Join(t.TempDir(), "calls.jsonl")
+		old := recordtest.New(func(r *account.Record) { r.Time = time.Now().Add(-age) })
+		if err := os.WriteFile(path, append(jsonl.Append(nil, old), jsonl.Append(nil, recordtest.New())...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		f, err := jsonl.Open(jsonl.Config{Path: path, MaxAge: time.Hour}, quiet())
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Export(recordtest.New())
+		if err := f.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if files, err := jsonl.Files(path); err != nil || len(files) != want {
+			t.Errorf("%v old: %v, %v", age, files, err)
+		}
 	}
 }
 
