@@ -61,6 +61,9 @@ func TestDocumentedMetrics(t *testing.T) {
 			for _, m := range regexp.MustCompile(n.pattern).FindAllStringSubmatch(string(source), -1) {
 				i := metric.Instrument{Name: m[1], Unit: m[2], Kind: n.kind}
 				named[i.PromName()] = true
+				if !regexp.MustCompile(`^(s|By|1|\{.+\})?$`).MatchString(i.Unit) {
+					t.Errorf("%s: unit %q, which Prometheus' OTLP receiver would show in its name", i.Name, i.Unit)
+				}
 			}
 		}
 		for _, m := range regexp.MustCompile(`(?:\bAttr)?\{Key: "([^"]+)", Value: `).FindAllStringSubmatch(string(source), -1) {

@@ -14,7 +14,7 @@ func (s *self) spending(emit func(metric.Sample)) {
 		}
 		gauge("tollwire.budget.spent.usd", "{USD}", "What this node spent of a budget in its period.", b.Spent.Float64())
 		gauge("tollwire.budget.limit.usd", "{USD}", "The budget's limit.", b.Limit.Float64())
-		gauge("tollwire.budget.burn_rate", "1", "The part of the limit that is spent over the part of the period that has passed.", b.BurnRate)
+		gauge("tollwire.budget.burn_rate", "{limit}", "The part of the limit that is spent over the part of the period that has passed.", b.BurnRate)
 	}
 	for _, r := range s.resources.States() {
 		whose := []metric.Attr{
@@ -25,7 +25,7 @@ func (s *self) spending(emit func(metric.Sample)) {
 			emit(metric.Sample{Name: name, Unit: unit, Kind: metric.Counter, Help: help, Attrs: whose, Value: v})
 		}
 		count("tollwire.resource.cpu", "s", "Time of processors that programs of this node used.", r.CPUSeconds)
-		count("tollwire.resource.memory.gib_hours", "GiBy.h", "Memory in use that the kernel could not take back at once, over time.", r.MemoryGiBHours)
+		count("tollwire.resource.memory.gib_hours", "{GiBy.h}", "Memory in use that the kernel could not take back at once, over time.", r.MemoryGiBHours)
 		count("tollwire.resource.network", "By", "Bytes received and sent.", float64(r.NetworkBytes))
 		for _, c := range []struct {
 			resource string

@@ -25,14 +25,18 @@ type Instrument struct {
 }
 
 // PromName returns the name under Prometheus: dots become underscores, the unit and
-// a counter's _total are appended, as OpenTelemetry's compatibility rules say.
+// a counter's _total are appended, as OpenTelemetry's compatibility rules say. It knows
+// the units "s", "By", "1", and annotations, which no name shows; another one would be
+// named otherwise by who takes the measure over OTLP.
 func (i *Instrument) PromName() string {
 	n := PromLabel(i.Name)
-	switch i.Unit {
-	case "s":
+	switch {
+	case i.Unit == "s":
 		n += "_seconds"
-	case "By":
+	case i.Unit == "By":
 		n += "_bytes"
+	case i.Unit == "1" && i.Kind == Gauge:
+		n += "_ratio"
 	}
 	if i.Kind == Counter {
 		n += "_total"

@@ -91,3 +91,19 @@ func TestPromNames(t *testing.T) {
 		}
 	}
 }
+
+// The rules of opentelemetry.io/docs/specs/otel/compatibility/prometheus_and_openmetrics.
+func TestPromName(t *testing.T) {
+	for want, i := range map[string]Instrument{
+		"tollwire_x_seconds":         {Name: "tollwire.x", Unit: "s", Kind: Distribution},
+		"tollwire_x_y_bytes_total":   {Name: "tollwire.x_y", Unit: "By", Kind: Counter},
+		"tollwire_x_ratio":           {Name: "tollwire.x", Unit: "1", Kind: Gauge},
+		"tollwire_x_total":           {Name: "tollwire.x", Unit: "1", Kind: Counter},
+		"tollwire_x":                 {Name: "tollwire.x", Unit: "{limit}", Kind: Gauge},
+		"tollwire_x_gib_hours_total": {Name: "tollwire.x.gib_hours", Unit: "{GiBy.h}", Kind: Counter},
+	} {
+		if got := i.PromName(); got != want {
+			t.Errorf("%+v is %s, want %s", i, got, want)
+		}
+	}
+}
