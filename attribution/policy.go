@@ -1,6 +1,7 @@
 package attribution
 
 import (
+	"cmp"
 	"maps"
 	"strings"
 )
@@ -144,7 +145,7 @@ func (s *subject) value(key string) string {
 	case "pod":
 		return o.PodName
 	case "container":
-		return first(o.ContainerName, o.RuntimeName)
+		return cmp.Or(o.ContainerName, o.RuntimeName)
 	case "workload":
 		return s.workload()
 	case "service":
@@ -166,7 +167,7 @@ func (s *subject) holds(c *condition, vars map[string]string) bool {
 		maps.Copy(vars, groups)
 		return ok
 	case "exe":
-		v = first(s.process.exePath, s.process.exe)
+		v = cmp.Or(s.process.exePath, s.process.exe)
 	default:
 		v = s.value(c.key)
 	}
@@ -284,7 +285,7 @@ func (p *policy) defaultNode(s *subject) (node, source string) {
 	}
 	for _, c := range []struct{ name, source string }{
 		{s.process.env.name, "service"},
-		{first(o.ContainerName, o.RuntimeName), "container"},
+		{cmp.Or(o.ContainerName, o.RuntimeName), "container"},
 		{unitName(o.Unit), "unit"},
 		{o.Executable, "executable"},
 	} {
@@ -306,7 +307,7 @@ func unitName(unit string) string {
 }
 
 func (s *subject) session(p *policy, key []byte) string {
-	id := first(s.header(p.cfg.Session.Header), s.metadata(p.cfg.Session.Metadata))
+	id := cmp.Or(s.header(p.cfg.Session.Header), s.metadata(p.cfg.Session.Metadata))
 	if id == "" {
 		// Claude Code puts its session into Anthropic's user_id.
 		if _, after, ok := strings.Cut(s.call.Metadata["user_id"], "_session_"); ok {

@@ -1,6 +1,7 @@
 package attribution
 
 import (
+	"cmp"
 	"crypto/rand"
 	"errors"
 	"log/slog"
@@ -157,7 +158,7 @@ func (r *Resolver) owner(pid uint32, pr *process, ev Evidence) Owner {
 		Complete:         resolved,
 	}
 	if f := pr.files; f != nil {
-		o.ContainerRuntime = first(o.ContainerRuntime, f.runtime)
+		o.ContainerRuntime = cmp.Or(o.ContainerRuntime, f.runtime)
 		o.ContainerName, o.PodName, o.Namespace = f.name, f.podName, f.namespace
 		if o.PodUID == "" {
 			o.RuntimeName = f.runtimeName
@@ -165,9 +166,9 @@ func (r *Resolver) owner(pid uint32, pr *process, ev Evidence) Owner {
 	}
 	if pod != nil {
 		o.PodUID, o.PodName, o.Namespace = pod.UID, pod.Name, pod.Namespace
-		o.NodeName = first(pod.NodeName, r.node)
+		o.NodeName = cmp.Or(pod.NodeName, r.node)
 		o.Workload = pod.Workload
-		o.ContainerName = first(pod.container(o.ContainerID), o.ContainerName)
+		o.ContainerName = cmp.Or(pod.container(o.ContainerID), o.ContainerName)
 		if o.ContainerName == "" && o.ContainerID != "" {
 			o.Complete = false // the kubelet reports a container only after it has started
 		}
@@ -183,7 +184,7 @@ func (r *Resolver) owner(pid uint32, pr *process, ev Evidence) Owner {
 // pod that was known once stays known. A container whose path names no pod may be
 // one of a pod all the same, but is not waited for.
 func (r *Resolver) pod(pr *process) (pod *Pod, resolved bool) {
-	key := first(pr.place.podUID, pr.place.container)
+	key := cmp.Or(pr.place.podUID, pr.place.container)
 	if key == "" || r.pods == nil && r.fallback == nil {
 		return nil, true
 	}

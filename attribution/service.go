@@ -1,6 +1,7 @@
 package attribution
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 )
@@ -16,16 +17,16 @@ func (o *Owner) service(own resource, pod *Pod, wellKnown bool) {
 	if pod != nil {
 		stated = annotationResource(pod.Annotations)
 		if wellKnown {
-			label.name = first(pod.Labels["app.kubernetes.io/instance"], pod.Labels["app.kubernetes.io/name"])
+			label.name = cmp.Or(pod.Labels["app.kubernetes.io/instance"], pod.Labels["app.kubernetes.io/name"])
 			label.version = pod.Labels["app.kubernetes.io/version"]
 		}
 	}
-	o.ServiceName = first(own.name, stated.name, label.name,
+	o.ServiceName = cmp.Or(own.name, stated.name, label.name,
 		firstWorkload(o.Workload), o.PodName, o.ContainerName,
 		o.RuntimeName, unitName(o.Unit), o.Executable)
-	o.ServiceNamespace = first(own.namespace, stated.namespace, o.Namespace)
-	o.ServiceVersion = first(own.version, stated.version, label.version)
-	o.ServiceInstanceID = first(own.instance, stated.instance)
+	o.ServiceNamespace = cmp.Or(own.namespace, stated.namespace, o.Namespace)
+	o.ServiceVersion = cmp.Or(own.version, stated.version, label.version)
+	o.ServiceInstanceID = cmp.Or(own.instance, stated.instance)
 	if o.ServiceInstanceID == "" && o.PodName != "" && o.ContainerName != "" {
 		o.ServiceInstanceID = o.Namespace + "." + o.PodName + "." + o.ContainerName
 	}
@@ -42,13 +43,4 @@ func (o *Owner) service(own resource, pod *Pod, wellKnown bool) {
 			}
 		}
 	}
-}
-
-func first(names ...string) string {
-	for _, n := range names {
-		if n != "" {
-			return n
-		}
-	}
-	return ""
 }

@@ -447,14 +447,8 @@ func apart(a, b Money) bool {
 	if d.Sign() < 0 {
 		d = d.Neg()
 	}
-	return d.Mul(100).Cmp(max2(a, b)) > 0
-}
-
-func max2(a, b Money) Money {
-	if a.Cmp(b) > 0 {
-		return a
-	}
-	return b
+	d = d.Mul(100)
+	return d.Cmp(a) > 0 && d.Cmp(b) > 0
 }
 
 // month is the month of volumes.

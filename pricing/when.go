@@ -65,8 +65,6 @@ type moment struct {
 	volume uint64 // tokens this month as the config states
 }
 
-func (w *when) holds(m *moment) bool { return w.tierHolds(m.tier) && w.restHolds(m) }
-
 func (w *when) tierHolds(tier string) bool {
 	if len(w.tiers) == 0 {
 		return tier == ""

@@ -3,6 +3,7 @@ package jsonl_test
 import (
 	"encoding/json"
 	"os"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -12,8 +13,8 @@ import (
 	"github.com/tollwire/tollwire/llm"
 )
 
-// TestDocumentedKeys holds docs/records.md to the code: every key that a line can
-// have stands on the page, and no other does.
+// TestDocumentedKeys holds docs/records.md and Line to the code: every key that a line
+// can have stands on the page and is read back, and no other does.
 func TestDocumentedKeys(t *testing.T) {
 	page, err := os.ReadFile("../../docs/records.md")
 	if err != nil {
@@ -49,9 +50,16 @@ func TestDocumentedKeys(t *testing.T) {
 			}
 		}
 	}
+	read := make(map[string]bool)
+	for f := range reflect.TypeFor[jsonl.Line]().Fields() {
+		read[f.Tag.Get("json")] = true
+	}
 	for k := range written {
 		if !documented[k] {
 			t.Errorf("%s is not in docs/records.md", k)
+		}
+		if !read[k] && !strings.HasPrefix(k, "k8s.") {
+			t.Errorf("%s is not in Line", k)
 		}
 	}
 	for k := range documented {

@@ -244,11 +244,10 @@ func read(t *testing.T, path string) (ids []string, files []string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for l, err := range jsonl.Lines(bytes.NewReader(b)) {
-			if err != nil {
-				t.Fatal(err)
+		for line := range bytes.Lines(b) {
+			if l, err := jsonl.Parse(line); err == nil { // not the torn ones
+				ids = append(ids, l.ResponseID)
 			}
-			ids = append(ids, l.ResponseID)
 		}
 	}
 	return ids, files

@@ -25,6 +25,13 @@ type Line struct {
 	ServerPort       int                `json:"server.port"`
 	Status           int                `json:"http.response.status_code"`
 	ErrorType        string             `json:"error.type"`
+	ServiceTier      string             `json:"tollwire.service_tier"`
+	ToolCalls        []string           `json:"tollwire.tool_calls"`
+	Quality          []string           `json:"tollwire.quality"`
+	MCPMethod        string             `json:"mcp.method.name"`
+	Tool             string             `json:"gen_ai.tool.name"`
+	RetryCount       int                `json:"http.request.resend_count"`
+	RetryGroup       string             `json:"tollwire.retry.group"`
 	InputTokens      *float64           `json:"gen_ai.usage.input_tokens"`
 	OutputTokens     *float64           `json:"gen_ai.usage.output_tokens"`
 	CacheReadTokens  *float64           `json:"gen_ai.usage.cache_read.input_tokens"`
@@ -40,6 +47,7 @@ type Line struct {
 	Duration         *float64           `json:"gen_ai.client.operation.duration"`
 	PerOutputToken   *float64           `json:"tollwire.time_per_output_token"`
 	Chunks           int                `json:"tollwire.chunks"`
+	ChunksShared     int                `json:"tollwire.chunks_shared"`
 	GapP50           *float64           `json:"tollwire.gap_p50"`
 	GapP95           *float64           `json:"tollwire.gap_p95"`
 	GapMax           *float64           `json:"tollwire.gap_max"`
@@ -51,8 +59,12 @@ type Line struct {
 	PID              uint32             `json:"process.pid"`
 	Executable       string             `json:"process.executable.name"`
 	ContainerID      string             `json:"container.id"`
+	ContainerName    string             `json:"container.name"`
+	ContainerRuntime string             `json:"container.runtime.name"`
 	ServiceName      string             `json:"service.name"`
 	ServiceNamespace string             `json:"service.namespace"`
+	ServiceVersion   string             `json:"service.version"`
+	ServiceInstance  string             `json:"service.instance.id"`
 	Graph            string             `json:"tollwire.graph"`
 	Node             string             `json:"tollwire.node"`
 	NodeSource       string             `json:"tollwire.node.source"`

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"os"
 	"slices"
 	"strings"
@@ -36,23 +35,6 @@ func Files(path string) ([]string, error) {
 		return nil, fmt.Errorf("list records: %s: %w", path, os.ErrNotExist)
 	}
 	return files, nil
-}
-
-// Lines yields the records in r. A line that is none (torn by a crash or a full
-// disk) is skipped; an error of r is yielded last.
-func Lines(r io.Reader) iter.Seq2[*Line, error] {
-	return func(yield func(*Line, error) bool) {
-		sc := bufio.NewScanner(r)
-		sc.Buffer(make([]byte, 0, 64<<10), maxLine)
-		for sc.Scan() {
-			if l, err := Parse(sc.Bytes()); err == nil && !yield(l, nil) {
-				return
-			}
-		}
-		if err := sc.Err(); err != nil {
-			yield(nil, fmt.Errorf("read records: %w", err))
-		}
-	}
 }
 
 // Trace returns the records of the trace in the files, in order of time.

@@ -25,6 +25,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -50,6 +51,7 @@ import (
 	"github.com/tollwire/tollwire/account"
 	"github.com/tollwire/tollwire/account/recordtest"
 	"github.com/tollwire/tollwire/attribution"
+	"github.com/tollwire/tollwire/export/jsonl"
 	"github.com/tollwire/tollwire/export/metric"
 	"github.com/tollwire/tollwire/export/otlp"
 	"github.com/tollwire/tollwire/llm"
@@ -336,6 +338,66 @@ func TestSpan(t *testing.T) {
 	}
 	if wire.seen != "gzip" {
 		t.Errorf("compression %q", wire.seen)
+	}
+}
+
+// A span and its resource say what the line of its record does.
+func TestSpansSayWhatRecordsDo(t *testing.T) {
+	var records []*account.Record
+	for i, more := range []func(*account.Record){
+		func(r *account.Record) {
+			o := &r.Owner
+			r.Trace.Parent, o.PodName, o.Workload = "00f067aa0ba902b7", "web-1", map[string]string{"k8s.deployment.name": "web"}
+			o.PodUID, o.NodeName, o.Namespace, o.ContainerName, o.ContainerID, o.PodLabels = "u", "n1", "shop", "web", "abab", map[string]string{"lora": "x"}
+			o.ServiceVersion, o.ServiceInstanceID, o.ServiceNamespace, o.ContainerRuntime, o.RuntimeName = "3", "i-1", "shop", "docker", "web-1"
+			o.Attributes, o.Baggage = map[string]string{"team": "search"}, map[string]string{"tollwire.node": "n"}
+			o.Tenant, o.Session, r.Relay = "t", "s", account.RelayPayer
+			r.Call.ServiceTier, r.Call.ToolCalls, r.Call.Quality = "priority", []string{"weather"}, []string{"length"}
+			r.Call.RetryCount, r.Call.RetryGroup, r.Call.RateLimit = 2, "0f0f", map[string]string{"retry-after": "2"}
+			r.Call.Times.Shared, r.Call.Partial, r.Call.LostBytes, r.Call.Disagreement = 2, llm.PartialLost, 7, "x"
+			for c := range llm.NumClasses {
+				r.Call.Usage.Set(c, 1+float64(c))
+			}
+			r.Call.Usage.Set(llm.Seconds, 1.25)
+		},
+		func(r *account.Record) { r.Call.Stream = false },
+		func(r *account.Record) {
+			r.Call.MCP, r.Call.Status, r.Call.ErrorType, r.Price = llm.MCP{Method: "tools/call", Tool: "search"}, 500, "e", pricing.Price{Unpriced: "no_model_call"}
+		},
+		recordtest.API("geocoder"),
+	} {
+		records = append(records, recordtest.New(priced("0.5"), spanID(i), func(r *account.Record) { r.Price.HasSavings = true }, more))
+	}
+	r := newReceiver()
+	addr, _ := r.grpc(t, "127.0.0.1:0")
+	e := start(t, config(t, "grpc://"+addr))
+	for _, x := range records {
+		e.Export(x)
+	}
+	closed(t, e)
+	// What a span has places of its own for.
+	own := []string{"time", "trace_id", "span_id", "tollwire.role", "gen_ai.client.operation.duration"}
+	for i, x := range records {
+		id := fmt.Sprintf("%016x", i+1)
+		a, res := plain(r.spans[id].GetAttributes()), r.resource[id]
+		var line map[string]any
+		if err := json.Unmarshal(jsonl.Append(nil, x), &line); err != nil {
+			t.Fatal(err)
+		}
+		for class, n := range line["tollwire.usage"].(map[string]any) {
+			line["tollwire.usage."+class] = n
+		}
+		delete(line, "tollwire.usage")
+		for k := range line {
+			if a[k] == nil && res[k] == nil && !slices.Contains(own, k) {
+				t.Errorf("span %d has no %s", i, k)
+			}
+		}
+		for k, v := range line { // what is a number in both is the same one
+			if n, ok := v.(float64); ok && a[k] != nil && fmt.Sprint(a[k]) != fmt.Sprint(n) {
+				t.Errorf("span %d: %s is %v, in the record %v", i, k, a[k], n)
+			}
+		}
 	}
 }
 

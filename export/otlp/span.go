@@ -49,6 +49,22 @@ func (a *attributes) seconds(k string, d time.Duration, ok bool) {
 	}
 }
 
+func (a *attributes) between(k string, from, to flow.Time) {
+	d, ok := account.Known(from, to)
+	a.seconds(k, d, ok)
+}
+
+// class is one of the disjoint classes of tollwire.usage: tokens as an integer.
+func (a *attributes) class(u *llm.Usage, c llm.Class) {
+	switch {
+	case !u.Has(c):
+	case c.IsToken():
+		*a = append(*a, attribute{"tollwire.usage." + c.String(), int64(u.Get(c))})
+	default:
+		*a = append(*a, attribute{"tollwire.usage." + c.String(), u.Get(c)})
+	}
+}
+
 func (a *attributes) tokens(k string, u *llm.Usage, in func(llm.Class) bool) {
 	if n, ok := u.Sum(in); ok {
 		*a = append(*a, attribute{k, int64(n)})
@@ -100,19 +116,23 @@ func describe(r *account.Record) attributes {
 	a.tokens("gen_ai.usage.cache_read.input_tokens", u, llm.Class.IsCacheRead)
 	a.tokens("gen_ai.usage.cache_creation.input_tokens", u, llm.Class.IsCacheWrite)
 	a.tokens("gen_ai.usage.reasoning.output_tokens", u, func(c llm.Class) bool { return c == llm.Reasoning })
-	if c.Stream {
-		d, ok := account.Known(t.Start, t.FirstChunk)
-		a.seconds("gen_ai.response.time_to_first_chunk", d, ok)
-		d, ok = account.Known(t.Start, t.FirstContent)
-		a.seconds("tollwire.time_to_first_content", d, ok)
-		d, ok = account.Known(t.Start, t.FirstVisible)
-		a.seconds("tollwire.time_to_first_visible", d, ok)
-		d, ok = r.PerOutputToken()
-		a.seconds("tollwire.time_per_output_token", d, ok)
-		a.seconds("tollwire.gap_max", t.Gaps.Max(), t.FirstContent != 0 && t.Gaps.N() > 0)
-		a.int("tollwire.chunks", int64(t.Chunks))
-		a.int("tollwire.chunks_shared", int64(t.Shared))
+	for class := range llm.NumClasses {
+		a.class(u, class)
 	}
+	if d, ok := account.Known(t.Start, t.FirstChunk); c.Stream {
+		a.seconds("gen_ai.response.time_to_first_chunk", d, ok)
+	}
+	a.between("tollwire.time_to_first_byte", t.Start, t.FirstByte)
+	a.between("tollwire.time_to_first_content", t.Start, t.FirstContent)
+	a.between("tollwire.time_to_first_visible", t.Start, t.FirstVisible)
+	per, ok := r.PerOutputToken()
+	a.seconds("tollwire.time_per_output_token", per, ok)
+	a.int("tollwire.chunks", int64(t.Chunks))
+	a.int("tollwire.chunks_shared", int64(t.Shared))
+	gaps := t.FirstContent != 0 && t.Gaps.N() > 0
+	a.seconds("tollwire.gap_p50", t.Gaps.Quantile(0.5), gaps)
+	a.seconds("tollwire.gap_p95", t.Gaps.Quantile(0.95), gaps)
+	a.seconds("tollwire.gap_max", t.Gaps.Max(), gaps)
 	a.string("mcp.method.name", c.MCP.Method)
 	a.string("gen_ai.tool.name", c.MCP.Tool)
 

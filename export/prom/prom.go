@@ -36,10 +36,7 @@ type Config struct {
 }
 
 // Exporter answers scrapes.
-type Exporter struct {
-	registry *prometheus.Registry
-	handler  http.Handler
-}
+type Exporter struct{ handler http.Handler }
 
 // New returns an Exporter of set.
 func New(cfg Config, set *metric.Set, log *slog.Logger) (*Exporter, error) {
@@ -50,7 +47,7 @@ func New(cfg Config, set *metric.Set, log *slog.Logger) (*Exporter, error) {
 	if err := r.Register(&collector{cfg: cfg, set: set, log: log}); err != nil {
 		return nil, fmt.Errorf("register measures: %w", err)
 	}
-	return &Exporter{registry: r, handler: promhttp.HandlerFor(r, promhttp.HandlerOpts{
+	return &Exporter{handler: promhttp.HandlerFor(r, promhttp.HandlerOpts{
 		ErrorLog:            errorLog{log},
 		ErrorHandling:       promhttp.ContinueOnError, // one bad sample hides no other
 		MaxRequestsInFlight: 4,
@@ -61,9 +58,6 @@ func New(cfg Config, set *metric.Set, log *slog.Logger) (*Exporter, error) {
 
 // Handler answers GET /metrics.
 func (e *Exporter) Handler() http.Handler { return e.handler }
-
-// Gatherer gives what a scrape gives.
-func (e *Exporter) Gatherer() prometheus.Gatherer { return e.registry }
 
 // collector turns the measures into metrics. It is unchecked in the registry's
 // sense: attributes without a value are left out, so series differ in their labels.
