@@ -4,21 +4,49 @@ package answer
 
 import "github.com/tollwire/tollwire/llm"
 
-const maxChoices = 16
+const (
+	maxChoices  = 16  // whose reasons are kept
+	maxFollowed = 128 // of which it is known whether they have one; OpenAI makes no more
+)
 
 // Reasons are the finish reasons of the choices, the last stated of each.
 type Reasons struct {
-	by [maxChoices]string
-	n  int
+	by          [maxChoices]string
+	n           int
+	seen, ended choices
+	beyond      bool // a choice was seen that is not followed
 }
 
-// Set states the reason of a choice, by its index from 0.
-func (r *Reasons) Set(choice int64, reason string) {
-	if reason == "" || choice < 0 || choice >= maxChoices {
+// choices is a set of those that are followed.
+type choices [maxFollowed / 64]uint64
+
+func (c *choices) add(choice int64) { c[choice/64] |= 1 << (choice % 64) }
+
+// Seen notes that a choice, by its index from 0, has begun.
+func (r *Reasons) Seen(choice int64) {
+	if choice < 0 || choice >= maxFollowed {
+		r.beyond = true
 		return
 	}
-	r.by[choice] = reason
-	r.n = max(r.n, int(choice)+1)
+	r.seen.add(choice)
+}
+
+// Set states the reason of a choice, by its index from 0. An empty one is none.
+func (r *Reasons) Set(choice int64, reason string) {
+	if r.Seen(choice); reason == "" || choice < 0 || choice >= maxFollowed {
+		return
+	}
+	r.ended.add(choice)
+	if choice < maxChoices {
+		r.by[choice] = reason
+		r.n = max(r.n, int(choice)+1)
+	}
+}
+
+// Ended reports whether every choice that was seen has its reason, and one was seen: where
+// nothing else says that a stream is over, nothing follows.
+func (r *Reasons) Ended() bool {
+	return r.seen != choices{} && r.seen == r.ended && !r.beyond
 }
 
 // List is in the order of the choices; nil when none was stated.

@@ -22,7 +22,7 @@ type invoke struct {
 	reasons answer.Reasons
 	metrics counts
 	images  int64
-	ended   bool // a finish reason or the metrics were read
+	ended   bool // the stop reason or the metrics were read
 	read    bool // the body was read to its end
 }
 
@@ -91,7 +91,7 @@ func (d *invoke) Event(e *exchange.Event) error {
 		return err
 	}
 	e.Done = d.metrics.output.OK || d.metrics.input.OK
-	d.ended = d.ended || e.Done || d.stop != "" || d.reasons.List() != nil
+	d.ended = d.ended || e.Done || d.stop != ""
 	return nil
 }
 
@@ -177,6 +177,7 @@ func (d *invoke) choice(s *jsonscan.Scanner, i int, sum *stated.Count) {
 			d.said(s, i)
 		}
 	}
+	d.reasons.Seen(int64(i))
 }
 
 // said reads AI21's data, or a message in OpenAI's shape.
@@ -257,7 +258,7 @@ func (d *invoke) End(err error) {
 	whole := err == nil && d.read
 	if d.stream {
 		source = llm.SourceStream
-		whole = err == nil && d.ended && !d.broken
+		whole = err == nil && (d.ended || d.reasons.Ended()) && !d.broken
 	}
 	if d.metrics.fill(c, "invocationMetrics") {
 		source = llm.SourceTrailerEvent

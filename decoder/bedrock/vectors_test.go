@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/binary"
+	"fmt"
 	"hash/crc32"
 	"io"
 	"maps"
@@ -191,6 +192,21 @@ func TestInvokeStream(t *testing.T) {
 		c, _ = decode(t, host+x.model+"/invoke-with-response-stream", x.ask, eventType, chunks(x.json[:1]...))
 		if c.Completeness == llm.Exact {
 			t.Errorf("%s: exact after its first event", x.name)
+		}
+	}
+}
+
+// TestInvokeChoices: a stream that ends without metrics is over once every choice is.
+func TestInvokeChoices(t *testing.T) {
+	event := func(choice int, reason string) string {
+		return fmt.Sprintf(`{"id":"c","choices":[{"index":%d,"delta":{"content":"a"},"finish_reason":%s}],"usage":{"prompt_tokens":9,"completion_tokens":4,"total_tokens":13}}`, choice, reason)
+	}
+	for want, json := range map[llm.Completeness][]string{
+		llm.Exact:     {event(0, "null"), event(1, "null"), event(0, `"stop"`), event(1, `"stop"`)},
+		llm.Estimated: {event(0, "null"), event(1, "null"), event(0, `"stop"`)},
+	} {
+		if c, _ := decode(t, host+"ai21.jamba-1-5/invoke-with-response-stream", hello, eventType, chunks(json...)); c.Completeness != want || c.Usage.Get(llm.Output) != 4 {
+			t.Errorf("%d events: %v, %v", len(json), c.Completeness, answertest.Classes(&c.Usage))
 		}
 	}
 }

@@ -144,20 +144,30 @@ func (d *decoder) result(s *jsonscan.Scanner) {
 		case "text":
 			d.text(s, 0, false)
 		case "finish_reason":
-			d.reason(s, 0)
+			d.reasons.Set(0, word(s))
 		case "choices":
 			for i := range s.Array {
-				for key := range s.Object {
-					switch string(key) {
-					case "finish_reason":
-						d.reason(s, i)
-					case "message":
-						d.message(s, i)
-					}
-				}
+				d.choice(s, i)
 			}
 		}
 	}
+}
+
+func (d *decoder) choice(s *jsonscan.Scanner, i int) {
+	reason := ""
+	for key := range s.Object {
+		switch string(key) {
+		case "index":
+			if n, ok := s.Int(); ok && n >= 0 {
+				i = int(min(n, 1<<20))
+			}
+		case "finish_reason":
+			reason = word(s)
+		case "message":
+			d.message(s, i)
+		}
+	}
+	d.reasons.Set(int64(i), reason)
 }
 
 func (d *decoder) message(s *jsonscan.Scanner, i int) {
@@ -227,11 +237,12 @@ func (d *decoder) tool(s *jsonscan.Scanner) {
 	d.meter.Tool(name)
 }
 
-func (d *decoder) reason(s *jsonscan.Scanner, choice int) {
-	reason := ""
-	if s.Into(&reason); reason != "null" { // as a word, while it goes on
-		d.reasons.Set(int64(choice), reason)
+// word reads a finish reason: there is none yet where the word is null.
+func word(s *jsonscan.Scanner) (reason string) {
+	if s.Into(&reason); reason == "null" {
+		return ""
 	}
+	return reason
 }
 
 func (d *decoder) usage(s *jsonscan.Scanner) {
@@ -288,7 +299,7 @@ func (d *decoder) End(err error) {
 	if d.stream {
 		source = llm.SourceStream
 	}
-	whole := err == nil && !c.InBandError && (!d.stream || c.FinishReasons != nil)
+	whole := err == nil && !c.InBandError && (!d.stream || d.reasons.Ended())
 	answer.Settle(c, source, whole)
 	d.meter.End(whole)
 }

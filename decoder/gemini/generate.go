@@ -305,8 +305,9 @@ func (d *decoder) End(err error) {
 	if d.stream {
 		source = llm.SourceStream
 	}
-	// A stream without a finish reason was given up by the server.
-	d.settle(source, err == nil && (!d.stream || c.FinishReasons != nil))
+	// A stream without each candidate's finish reason was given up by the server.
+	blocked := d.blocked != "" && d.reasons.List() == nil
+	d.settle(source, err == nil && (!d.stream || blocked || d.reasons.Ended()))
 }
 
 // settle states usage and quality; whole: the answer was seen to its end.

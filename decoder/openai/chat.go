@@ -55,14 +55,15 @@ func (d *call) chunk(s *jsonscan.Scanner) {
 }
 
 func (d *call) choice(s *jsonscan.Scanner, at int) {
-	index := at
+	index, number := at, int64(at)
 	reason := ""
 	read := false
 	for key := range s.Object {
 		switch string(key) {
 		case "index":
-			if n, ok := s.Int(); ok && n >= 0 && n < maxChoices {
-				index = int(n)
+			if n, ok := s.Int(); ok && n >= 0 {
+				number = n
+				index = int(min(n, 1<<20))
 			}
 		case "delta", "message": // Writer's streams say the same in both
 			if !read && s.Kind() == jsonscan.Object {
@@ -79,12 +80,10 @@ func (d *call) choice(s *jsonscan.Scanner, at int) {
 			d.failed(s)
 		}
 	}
-	if reason != "" && reason != "null" {
-		d.finished = true
-		if index < maxChoices {
-			d.finish[index] = reason
-		}
+	if reason == "null" {
+		reason = ""
 	}
+	d.reasons.Set(number, reason)
 }
 
 // message reads a message or the delta to one.

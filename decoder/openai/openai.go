@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/tollwire/tollwire/decoder/answer"
 	"github.com/tollwire/tollwire/decoder/content"
 	"github.com/tollwire/tollwire/decoder/exchange"
 	"github.com/tollwire/tollwire/decoder/hosts"
@@ -223,15 +224,15 @@ type call struct {
 	meter      content.Meter
 	usage      usage
 
-	finish [maxChoices]string
-	tool   [maxTools]struct {
+	reasons answer.Reasons
+	tool    [maxTools]struct {
 		id    string
 		named bool
 	}
 	status   string // Responses, runs
 	reason   string // incomplete_details.reason
 	items    bool   // output items were streamed
-	finished bool   // a finish reason was seen, or a terminal status
+	finished bool   // a terminal status was seen
 	stream   bool   // events came
 	done     bool   // the terminator was seen
 	whole    bool   // the body, or the event with the usage, was read to its end
@@ -242,10 +243,7 @@ type call struct {
 	fetches    bool // the request asks for a response that was made before
 }
 
-const (
-	maxChoices = 16
-	maxTools   = 32
-)
+const maxTools = 32
 
 // ask takes over what the request says.
 func (d *call) ask() {
@@ -357,11 +355,7 @@ func (d *call) object(s *jsonscan.Scanner, name string) {
 // End implements exchange.Decoder.
 func (d *call) End(err error) {
 	c := d.c
-	for _, reason := range d.finish {
-		if reason != "" {
-			c.FinishReasons = append(c.FinishReasons, reason)
-		}
-	}
+	c.FinishReasons = d.reasons.List()
 	d.usage.settle(c, d.api)
 	if d.pages.OK {
 		d.pages.Into(&c.Usage, llm.Pages)
@@ -372,8 +366,8 @@ func (d *call) End(err error) {
 	if d.api == speech && d.f.Whole && c.Status < 400 && !d.usage.seen {
 		c.Usage.Set(llm.Characters, float64(d.f.Text.Chars)) // what is billed, and only the request has it
 	}
-	// A stream that ends in order without terminator and finish reason was given up.
-	ended := err == nil && (!d.stream || d.done || d.finished || c.InBandError)
+	// A stream that ends in order without terminator and every choice's finish reason was given up.
+	ended := err == nil && (!d.stream || d.done || d.finished || d.reasons.Ended() || c.InBandError)
 	if !c.Usage.Empty() {
 		c.Completeness, c.UsageSource = llm.Estimated, llm.SourceBody
 		switch {

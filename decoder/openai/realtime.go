@@ -1,6 +1,7 @@
 package openai
 
 import (
+	"cmp"
 	"net/url"
 	"strings"
 
@@ -223,9 +224,7 @@ func (d *turn) reply(s *jsonscan.Scanner) {
 	}
 	switch status {
 	case "completed", "incomplete", "cancelled":
-		if d.finish[0] = status; d.reason != "" {
-			d.finish[0] = d.reason
-		}
+		d.reasons.Set(0, cmp.Or(d.reason, status))
 	case "failed":
 		if !d.c.InBandError {
 			d.fail("", status)

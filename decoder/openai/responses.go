@@ -1,8 +1,10 @@
 package openai
 
 import (
+	"cmp"
 	"strings"
 
+	"github.com/tollwire/tollwire/decoder/answer"
 	"github.com/tollwire/tollwire/decoder/content"
 	"github.com/tollwire/tollwire/decoder/exchange"
 	"github.com/tollwire/tollwire/decoder/jsonscan"
@@ -77,15 +79,12 @@ func (d *call) resultField(s *jsonscan.Scanner, key []byte) {
 	case "status":
 		s.Into(&d.status)
 		d.finished = d.status == "completed" || d.status == "incomplete" || d.status == "failed" || d.status == "cancelled"
-		d.finish[0] = ""
+		d.reasons = answer.Reasons{}
 		switch d.status {
 		case "completed":
-			d.finish[0] = "completed"
+			d.reasons.Set(0, "completed")
 		case "incomplete":
-			d.finish[0] = "incomplete"
-			if d.reason != "" {
-				d.finish[0] = d.reason
-			}
+			d.reasons.Set(0, cmp.Or(d.reason, "incomplete"))
 		}
 	case "incomplete_details":
 		for key := range s.Object {
@@ -94,7 +93,7 @@ func (d *call) resultField(s *jsonscan.Scanner, key []byte) {
 			}
 		}
 		if d.status == "incomplete" && d.reason != "" {
-			d.finish[0] = d.reason
+			d.reasons.Set(0, d.reason)
 		}
 	case "service_tier":
 		last(s, &c.ServiceTier)

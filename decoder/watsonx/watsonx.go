@@ -200,9 +200,11 @@ func (d *decoder) result(s *jsonscan.Scanner, i int) {
 			}
 		}
 	}
+	d.reasons.Seen(int64(i))
 }
 
 func (d *decoder) choice(s *jsonscan.Scanner, i int) {
+	reason := ""
 	for key := range s.Object {
 		switch string(key) {
 		case "index":
@@ -210,9 +212,7 @@ func (d *decoder) choice(s *jsonscan.Scanner, i int) {
 				i = int(min(n, 1<<20))
 			}
 		case "finish_reason":
-			reason := ""
 			s.Into(&reason)
-			d.reasons.Set(int64(i), reason)
 		case "message", "delta":
 			for key := range s.Object {
 				switch string(key) {
@@ -228,6 +228,7 @@ func (d *decoder) choice(s *jsonscan.Scanner, i int) {
 			}
 		}
 	}
+	d.reasons.Set(int64(i), reason)
 }
 
 func (d *decoder) tool(s *jsonscan.Scanner) {
@@ -267,7 +268,7 @@ func (d *decoder) End(err error) {
 		source = llm.SourceStream
 	}
 	// Chat's usage comes in an event of its own behind the finish reason.
-	ended := !d.stream || c.FinishReasons != nil && (d.target.operation != "chat" || d.total.OK)
+	ended := !d.stream || d.reasons.Ended() && (d.target.operation != "chat" || d.total.OK)
 	whole := err == nil && ended
 	answer.Settle(c, source, whole)
 	d.meter.End(whole)
