@@ -302,7 +302,8 @@ func (e *Exporter) push(l *lane, m proto.Message, items int) {
 	}
 }
 
-// drain sends one lane's messages in order, each until it was taken or refused for good.
+// drain sends one lane's messages in order, each until it was taken or refused for good,
+// or has lost its room in the queue.
 func (e *Exporter) drain(ctx context.Context, l *lane) {
 	for {
 		b, items, ok := l.queue.peek()
@@ -328,6 +329,9 @@ func (e *Exporter) drain(ctx context.Context, l *lane) {
 			}
 			l.failures.Add(1)
 			e.warn(l, "send "+l.name, err)
+			if l.queue.displaced(items) {
+				break
+			}
 			if !sleep(ctx, max(se.after, e.backoff(try))) {
 				return
 			}

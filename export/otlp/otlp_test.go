@@ -1,6 +1,7 @@
 package otlp_test
 
 import (
+	"bytes"
 	"compress/gzip"
 	"context"
 	"crypto/ecdsa"
@@ -476,6 +477,29 @@ func TestRefusedForGood(t *testing.T) {
 	closed(t, e)
 	if st := e.Stats()["traces"]; r.count() != 1 || st.Sent != 1 || int(st.Rejected) != n || st.Failures != 0 {
 		t.Errorf("%d spans, %+v", r.count(), st)
+	}
+}
+
+// What a receiver never takes, however long it is tried, holds up the queue no longer
+// than the queue has room for what comes after it.
+func TestNeverTaken(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if b, err := io.ReadAll(r.Body); err != nil || bytes.Contains(b, []byte("poison")) {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}))
+	defer srv.Close()
+	cfg := config(t, srv.URL)
+	cfg.Compression, cfg.BatchSize, cfg.QueueBytes = "none", 1, 8<<20
+	e := start(t, cfg)
+	e.Export(recordtest.New(spanID(0), func(r *account.Record) { r.Call.ResponseID = "poison" }))
+	const n = 40
+	for i := range n { // 40 MiB
+		e.Export(recordtest.New(spanID(i+1), func(r *account.Record) { r.Call.ResponseID = strings.Repeat("v", 1<<20) }))
+	}
+	closed(t, e)
+	if st := e.Stats()["traces"]; st.Queued != 0 || st.Sent == 0 || st.Dropped == 0 || st.Sent+st.Dropped != n+1 {
+		t.Errorf("%+v", st)
 	}
 }
 

@@ -35,7 +35,7 @@ type queue struct {
 	tail    *os.File
 	head    *os.File // seqs[0], opened for reading
 	pos     int64    // in head
-	pending peeked   // last peeked at: its fate is who sends it to tell
+	pending peeked   // last peeked at: who sends it says what becomes of it
 	cursor  *os.File
 
 	dropped uint64 // items
@@ -266,6 +266,18 @@ func (q *queue) ack() {
 	binary.LittleEndian.PutUint64(b[:], q.seqs[0])
 	binary.LittleEndian.PutUint64(b[8:], uint64(q.pos))
 	_, _ = q.cursor.WriteAt(b[:], 0) // lost, it means a repeat, which receivers know by its span id
+}
+
+// displaced reports whether newer messages have taken the room of the one that peek
+// returned, which then counts as dropped: who cannot send it should go on.
+func (q *queue) displaced(items int) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.pending.size > 0 || q.closed {
+		return false
+	}
+	q.dropped += uint64(items)
+	return true
 }
 
 func (q *queue) openHead() error {

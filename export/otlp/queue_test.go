@@ -103,16 +103,24 @@ func TestQueueDropsTheOldestWhenFull(t *testing.T) {
 }
 
 func TestQueueDropsWhileOneIsBeingSent(t *testing.T) {
-	q := open(t, t.TempDir(), minQueueSize)
-	push(t, q, message(0, 1<<20))
-	q.peek()
-	for i := 1; i < 40; i++ {
-		push(t, q, message(i, 1<<20))
-	}
-	q.ack() // of a message whose segment is gone: it was sent, and not dropped
-	left, _, dropped := q.depth()
-	if got := take(t, q, -1); left+int(dropped) != 39 || len(got) != left || got[len(got)-1] != "00000039" {
-		t.Errorf("%d left, %d dropped, got %v", left, dropped, got)
+	for sent, want := range map[bool]int{true: 39, false: 40} {
+		q := open(t, t.TempDir(), minQueueSize)
+		push(t, q, message(0, 1<<20))
+		_, items, _ := q.peek()
+		if q.displaced(items) {
+			t.Error("displaced by nothing")
+		}
+		for i := 1; i < 40; i++ {
+			push(t, q, message(i, 1<<20))
+		}
+		if !sent && !q.displaced(items) {
+			t.Error("tried again for ever")
+		}
+		q.ack() // of a message whose segment is gone: it was sent, and not dropped, or given up
+		left, _, dropped := q.depth()
+		if got := take(t, q, -1); left+int(dropped) != want || len(got) != left || got[len(got)-1] != "00000039" {
+			t.Errorf("sent %v: %d left, %d dropped, got %v", sent, left, dropped, got)
+		}
 	}
 }
 
