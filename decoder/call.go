@@ -18,6 +18,7 @@ import (
 
 	"github.com/tollwire/tollwire/decoder/coding"
 	"github.com/tollwire/tollwire/decoder/exchange"
+	"github.com/tollwire/tollwire/decoder/names"
 	"github.com/tollwire/tollwire/decoder/stream"
 	"github.com/tollwire/tollwire/flow"
 	"github.com/tollwire/tollwire/llm"
@@ -344,7 +345,7 @@ func (x *call) newCall() *llm.Call {
 	h := x.req.Header
 	c := &llm.Call{
 		Conn: x.conn.id, Source: x.conn.source, Cgroup: x.conn.cgroup, Role: x.conn.role(),
-		Vendor: x.name, Method: x.req.Method, Path: x.req.Path,
+		Vendor: x.name, Method: names.Of(x.req.Method), Path: x.req.Path,
 		Headers:     allowed(h, x.d.cfg.AllowHeaders),
 		TraceParent: bounded(h.Get("Traceparent")),
 		Baggage:     members(h, x.d.cfg.AllowBaggage),
@@ -370,6 +371,7 @@ func (x *call) server(role llm.Role) (host string, port int) {
 	if err != nil {
 		host = strings.Trim(x.req.Host, "[]")
 	}
+	host = names.Of(host)
 	port, _ = strconv.Atoi(p)
 	if role == llm.RoleClient && x.conn.peer.IsValid() {
 		if host == "" {
@@ -393,7 +395,7 @@ func (x *call) server(role llm.Role) (host string, port int) {
 // maxValue bounds a header's value that is kept, in bytes.
 const maxValue = 1 << 10
 
-func bounded(s string) string { return s[:min(len(s), maxValue)] }
+func bounded(s string) string { return names.Cut(s, maxValue) }
 
 func first(h http.Header, names ...string) string {
 	for _, n := range names {

@@ -4,13 +4,13 @@ package anthropic
 
 import (
 	"io"
-	"net/url"
 	"strings"
 
 	"github.com/tollwire/tollwire/decoder/content"
 	"github.com/tollwire/tollwire/decoder/exchange"
 	"github.com/tollwire/tollwire/decoder/hosts"
 	"github.com/tollwire/tollwire/decoder/jsonscan"
+	"github.com/tollwire/tollwire/decoder/names"
 	"github.com/tollwire/tollwire/llm"
 )
 
@@ -87,13 +87,11 @@ func (v *Vendor) Open(req *exchange.Request, f *exchange.Facts, c *llm.Call) exc
 	if _, model, ok := strings.Cut(req.Path, onVertex); ok {
 		c.Provider = "gcp.vertex_ai"
 		model, method, _ := strings.Cut(model, ":")
-		if plain, err := url.PathUnescape(model); err == nil {
-			model = plain
-		}
-		c.RequestModel = model
+		c.RequestModel = names.InPath(model)
 		c.Stream = method == "streamRawPredict"
 		if _, rest, ok := strings.Cut(req.Path, "/locations/"); ok {
-			c.Region, _, _ = strings.Cut(rest, "/")
+			region, _, _ := strings.Cut(rest, "/")
+			c.Region = names.Of(region)
 		}
 	}
 	content.Asked(f, c)

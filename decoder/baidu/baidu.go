@@ -5,13 +5,13 @@ package baidu
 
 import (
 	"io"
-	"net/url"
 	"strings"
 
 	"github.com/tollwire/tollwire/decoder/answer"
 	"github.com/tollwire/tollwire/decoder/content"
 	"github.com/tollwire/tollwire/decoder/exchange"
 	"github.com/tollwire/tollwire/decoder/jsonscan"
+	"github.com/tollwire/tollwire/decoder/names"
 	"github.com/tollwire/tollwire/decoder/stated"
 	"github.com/tollwire/tollwire/llm"
 )
@@ -35,10 +35,7 @@ var operations = map[string]string{"chat": "chat", "completions": "text_completi
 func parse(path string) (operation, model string) {
 	_, rest, _ := strings.Cut(path, "/wenxinworkshop/")
 	kind, model, _ := strings.Cut(rest, "/")
-	if plain, err := url.PathUnescape(model); err == nil {
-		model = plain
-	}
-	return operations[kind], strings.Clone(model[:min(len(model), jsonscan.MaxText)])
+	return operations[kind], names.InPath(model)
 }
 
 // Recognize implements exchange.Vendor.

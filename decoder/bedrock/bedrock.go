@@ -5,13 +5,13 @@
 package bedrock
 
 import (
-	"net/url"
 	"strings"
 	"sync"
 
 	"github.com/tollwire/tollwire/decoder/content"
 	"github.com/tollwire/tollwire/decoder/exchange"
 	"github.com/tollwire/tollwire/decoder/jsonscan"
+	"github.com/tollwire/tollwire/decoder/names"
 	"github.com/tollwire/tollwire/llm"
 )
 
@@ -56,11 +56,7 @@ func parse(path string) (t target, ok bool) {
 	default:
 		return t, false
 	}
-	t.model = rest[:slash]
-	if plain, err := url.PathUnescape(t.model); err == nil {
-		t.model = plain
-	}
-	t.model = strings.Clone(t.model[:min(len(t.model), 512)])
+	t.model = names.InPath(rest[:slash])
 	return t, true
 }
 
@@ -138,7 +134,7 @@ func region(req *exchange.Request) string {
 	// Credential=AKID/20260101/us-east-1/bedrock/aws4_request
 	if _, scope, ok := strings.Cut(req.Header.Get("Authorization"), "Credential="); ok {
 		if part := strings.SplitN(scope, "/", 5); len(part) == 5 && len(part[2]) <= 32 && strings.Count(part[2], "-") >= 2 {
-			return strings.Clone(part[2])
+			return names.Of(part[2])
 		}
 	}
 	return ""
@@ -174,7 +170,7 @@ func (b *base) Response(r *exchange.Response) {
 	if r.Status >= 400 {
 		// ValidationException:http://internal.amazon.com/coral/…
 		kind, _, _ := strings.Cut(r.Header.Get("X-Amzn-Errortype"), ":")
-		b.c.ErrorType = strings.Clone(kind[:min(len(kind), 128)])
+		b.c.ErrorType = names.Of(kind)
 	}
 }
 

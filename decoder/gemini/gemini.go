@@ -15,6 +15,7 @@ import (
 	"github.com/tollwire/tollwire/decoder/content"
 	"github.com/tollwire/tollwire/decoder/exchange"
 	"github.com/tollwire/tollwire/decoder/jsonscan"
+	"github.com/tollwire/tollwire/decoder/names"
 	"github.com/tollwire/tollwire/llm"
 )
 
@@ -157,8 +158,8 @@ func (v *Vendor) Open(req *exchange.Request, facts *exchange.Facts, c *llm.Call)
 	} else if c.Operation == "" {
 		c.Operation = "generate_content"
 	}
-	c.RequestModel = bounded(t.model)
-	c.Region = bounded(t.location)
+	c.RequestModel = names.Of(t.model)
+	c.Region = names.Of(t.location)
 	c.Stream = t.verb == "streamGenerateContent" || strings.Contains(req.Query, "alt=sse") || facts.Stream
 	if isLive(req) {
 		return newLive(v, facts, c.Provider, c)
@@ -185,6 +186,3 @@ func asked(facts *exchange.Facts, c *llm.Call) {
 	}
 	c.Stream = c.Stream || stream
 }
-
-// bounded cuts what the wire says to the length of a name.
-func bounded(s string) string { return strings.Clone(s[:min(len(s), 256)]) }

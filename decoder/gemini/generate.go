@@ -8,6 +8,7 @@ import (
 	"github.com/tollwire/tollwire/decoder/content"
 	"github.com/tollwire/tollwire/decoder/exchange"
 	"github.com/tollwire/tollwire/decoder/jsonscan"
+	"github.com/tollwire/tollwire/decoder/names"
 	"github.com/tollwire/tollwire/decoder/stated"
 	"github.com/tollwire/tollwire/llm"
 )
@@ -44,7 +45,7 @@ type modalities struct {
 // Response implements exchange.Decoder.
 func (d *decoder) Response(r *exchange.Response) {
 	asked(d.facts, d.c)
-	d.c.ServiceTier = bounded(r.Header.Get("X-Gemini-Service-Tier"))
+	d.c.ServiceTier = names.Of(r.Header.Get("X-Gemini-Service-Tier"))
 }
 
 // Body implements exchange.Decoder. A stream that comes as a JSON array, and one of

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tollwire/tollwire/decoder/exchange"
 	"github.com/tollwire/tollwire/decoder/jsonscan"
+	"github.com/tollwire/tollwire/decoder/names"
 	"github.com/tollwire/tollwire/llm"
 )
 
@@ -63,18 +64,16 @@ func (*Vendor) Recognize(req *exchange.Request, facts *exchange.Facts) exchange.
 
 // Open implements exchange.Vendor.
 func (v *Vendor) Open(req *exchange.Request, facts *exchange.Facts, c *llm.Call) exchange.Decoder {
-	c.MCP.Session = bounded(req.Header.Get("Mcp-Session-Id"))
+	c.MCP.Session = names.Of(req.Header.Get("Mcp-Session-Id"))
 	if c.MCP.Session == "" {
 		if q, err := url.ParseQuery(req.Query); err == nil {
-			c.MCP.Session = bounded(q.Get("sessionId"))
+			c.MCP.Session = names.Of(q.Get("sessionId"))
 		}
 	}
 	d := &decoder{v: v, c: c, facts: facts}
 	d.asked()
 	return d
 }
-
-func bounded(s string) string { return strings.Clone(s[:min(len(s), 256)]) }
 
 type decoder struct {
 	v     *Vendor
@@ -96,7 +95,7 @@ func (d *decoder) asked() {
 func (d *decoder) Response(r *exchange.Response) {
 	d.asked()
 	if id := r.Header.Get("Mcp-Session-Id"); id != "" {
-		d.c.MCP.Session = bounded(id)
+		d.c.MCP.Session = names.Of(id)
 	}
 }
 

@@ -6,7 +6,6 @@ package openai
 import (
 	"errors"
 	"io"
-	"net/url"
 	"strconv"
 	"strings"
 
@@ -15,6 +14,7 @@ import (
 	"github.com/tollwire/tollwire/decoder/exchange"
 	"github.com/tollwire/tollwire/decoder/hosts"
 	"github.com/tollwire/tollwire/decoder/jsonscan"
+	"github.com/tollwire/tollwire/decoder/names"
 	"github.com/tollwire/tollwire/decoder/stated"
 	"github.com/tollwire/tollwire/llm"
 )
@@ -208,10 +208,7 @@ func deployment(path string) string {
 		return ""
 	}
 	name, _, _ := strings.Cut(rest, "/")
-	if plain, err := url.PathUnescape(name); err == nil {
-		name = plain
-	}
-	return name
+	return names.InPath(name)
 }
 
 // call decodes one call.
@@ -260,7 +257,7 @@ func (d *call) Response(r *exchange.Response) {
 		d.c.StatedCost, d.c.StatedCostSource = cost, CostLiteLLM
 	}
 	if d.c.Provider == "azure.ai.openai" {
-		d.c.Region = r.Header.Get("X-Ms-Region")
+		d.c.Region = names.Of(r.Header.Get("X-Ms-Region"))
 	}
 }
 

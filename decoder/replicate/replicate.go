@@ -5,13 +5,13 @@ package replicate
 
 import (
 	"io"
-	"net/url"
 	"strings"
 
 	"github.com/tollwire/tollwire/decoder/answer"
 	"github.com/tollwire/tollwire/decoder/content"
 	"github.com/tollwire/tollwire/decoder/exchange"
 	"github.com/tollwire/tollwire/decoder/jsonscan"
+	"github.com/tollwire/tollwire/decoder/names"
 	"github.com/tollwire/tollwire/decoder/stated"
 	"github.com/tollwire/tollwire/llm"
 )
@@ -37,10 +37,7 @@ func parse(path string) (model string, ok bool) {
 	}
 	for _, sep := range []string{"/v1/models/", "/v1/deployments/"} {
 		if _, model, ok := strings.Cut(rest, sep); ok && strings.Count(model, "/") == 1 {
-			if plain, err := url.PathUnescape(model); err == nil {
-				model = plain
-			}
-			return strings.Clone(model[:min(len(model), 256)]), true
+			return names.InPath(model), true
 		}
 	}
 	return "", strings.HasSuffix(rest, "/v1")

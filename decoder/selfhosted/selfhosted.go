@@ -6,13 +6,13 @@ package selfhosted
 
 import (
 	"io"
-	"net/url"
 	"strings"
 
 	"github.com/tollwire/tollwire/decoder/answer"
 	"github.com/tollwire/tollwire/decoder/content"
 	"github.com/tollwire/tollwire/decoder/exchange"
 	"github.com/tollwire/tollwire/decoder/jsonscan"
+	"github.com/tollwire/tollwire/decoder/names"
 	"github.com/tollwire/tollwire/decoder/stated"
 	"github.com/tollwire/tollwire/llm"
 )
@@ -51,10 +51,7 @@ func find(path string) (a *api, model string) {
 	if _, rest, ok := strings.Cut(path, "/v2/models/"); ok {
 		name, verb, _ := strings.Cut(rest, "/")
 		if strings.HasSuffix(verb, "generate") || strings.HasSuffix(verb, "generate_stream") {
-			if plain, err := url.PathUnescape(name); err == nil {
-				name = plain
-			}
-			return &triton, strings.Clone(name[:min(len(name), 256)])
+			return &triton, names.InPath(name)
 		}
 		return nil, ""
 	}

@@ -8,7 +8,6 @@ package tgi
 import (
 	"io"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 
@@ -17,6 +16,7 @@ import (
 	"github.com/tollwire/tollwire/decoder/exchange"
 	"github.com/tollwire/tollwire/decoder/hosts"
 	"github.com/tollwire/tollwire/decoder/jsonscan"
+	"github.com/tollwire/tollwire/decoder/names"
 	"github.com/tollwire/tollwire/decoder/stated"
 	"github.com/tollwire/tollwire/llm"
 )
@@ -47,10 +47,7 @@ func parse(path string) (t target, ok bool) {
 	name := func(after string) string {
 		_, rest, _ := strings.Cut(path, after)
 		rest, _, _ = strings.Cut(rest, "/invocations")
-		if plain, err := url.PathUnescape(rest); err == nil {
-			rest = plain
-		}
-		return strings.Clone(rest[:min(len(rest), 256)])
+		return names.InPath(rest)
 	}
 	switch last {
 	case "":

@@ -4,13 +4,13 @@ package watsonx
 
 import (
 	"io"
-	"net/url"
 	"strings"
 
 	"github.com/tollwire/tollwire/decoder/answer"
 	"github.com/tollwire/tollwire/decoder/content"
 	"github.com/tollwire/tollwire/decoder/exchange"
 	"github.com/tollwire/tollwire/decoder/jsonscan"
+	"github.com/tollwire/tollwire/decoder/names"
 	"github.com/tollwire/tollwire/decoder/stated"
 	"github.com/tollwire/tollwire/llm"
 )
@@ -41,9 +41,7 @@ func parse(path string) (t target, ok bool) {
 	}
 	if _, d, ok := strings.Cut(rest, "/deployments/"); ok {
 		d, _, _ = strings.Cut(d, "/")
-		if t.deployment, _ = url.PathUnescape(d); len(t.deployment) > 256 {
-			t.deployment = ""
-		}
+		t.deployment = names.InPath(d)
 	}
 	rest = strings.TrimSuffix(rest, "/")
 	for _, verb := range []struct {
