@@ -180,7 +180,7 @@ func (x *call) Response(r *exchange.Response) {
 	}
 	x.call.Status = r.Status
 	x.call.Times.FirstByte = r.Time
-	x.call.RateLimit = rateLimits(r.Header)
+	x.call.RateLimit = x.d.rateLimits(r.Header)
 	x.contentType, _, _ = mime.ParseMediaType(r.Header.Get("Content-Type"))
 	x.encoding, x.sized = r.Header.Get("Content-Encoding"), r.Header.Get("Content-Length") != ""
 	x.vendor(func() error { x.dec.Response(r); return nil })
@@ -482,25 +482,44 @@ func attempt(s string) int {
 	return 0
 }
 
-const maxRateLimits = 32
+// What is kept of a response's rate limits: so many fields, and bytes of all together.
+const (
+	maxLimits     = 32
+	maxLimitBytes = 4 << 10
+)
 
 // limits begin the names of the fields that tell of rate limits, as http.Header spells
 // them: OpenAI's and most others', Anthropic's, Mistral's and the IETF draft's, and what
 // follows a refusal.
 var limits = []string{"X-Ratelimit-", "Anthropic-Ratelimit-", "Ratelimit", "Retry-After", "X-Should-Retry"}
 
-// rateLimits keeps what the provider says of its limits.
-func rateLimits(h http.Header) map[string]string {
-	var out map[string]string
+// rateLimits keeps what the provider says of its limits, by name as long as there is
+// room. A field is kept whole or not at all; that one was not is counted.
+func (d *Decoder) rateLimits(h http.Header) (kept map[string]string) {
+	var fields []string
 	for name, v := range h {
 		of := func(prefix string) bool { return strings.HasPrefix(name, prefix) }
-		if !slices.ContainsFunc(limits, of) || len(v) == 0 || len(out) == maxRateLimits {
+		if slices.ContainsFunc(limits, of) && len(v) > 0 {
+			fields = append(fields, name)
+		}
+	}
+	slices.Sort(fields)
+	room, cut := maxLimitBytes, false
+	for _, name := range fields {
+		v := names.Cut(h[name][0], maxLimitBytes+1)
+		name = names.Cut(strings.ToLower(name), maxLimitBytes+1)
+		if len(kept) == maxLimits || len(name)+len(v) > room {
+			cut = true
 			continue
 		}
-		if out == nil {
-			out = make(map[string]string)
+		if kept == nil {
+			kept = make(map[string]string)
 		}
-		out[bounded(strings.ToLower(name))] = bounded(v[0])
+		room -= len(name) + len(v)
+		kept[name] = v
 	}
-	return out
+	if cut {
+		d.fail("rate_limits_cut")
+	}
+	return kept
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/tollwire/tollwire/flow"
 	"github.com/tollwire/tollwire/llm"
@@ -127,6 +128,44 @@ func transcript() (msgs []message) {
 		}
 	}
 	return msgs
+}
+
+// TestRateLimits: what is kept of them is bounded, the same each time, and whole.
+func TestRateLimits(t *testing.T) {
+	fields := func(n, size int) (all []string) {
+		for i := range n {
+			all = append(all, fmt.Sprintf("X-RateLimit-%02d: %s", n-1-i, strings.Repeat("9", size)))
+		}
+		return all
+	}
+	for name, x := range map[string]struct {
+		header []string
+		kept   int
+		cut    uint64
+	}{
+		"as ever":        {fields(12, 10), 12, 0},
+		"many":           {fields(40, 1), 32, 1},
+		"long":           {fields(10, 1000), 4, 1},
+		"one too long":   {append(fields(3, 10), "X-RateLimit-00a: "+strings.Repeat("9", 5000)), 3, 1},
+		"no UTF-8":       {[]string{"X-RateLimit-0: " + strings.Repeat("\xff", 1365)}, 1, 0},
+		"no UTF-8, long": {[]string{"X-RateLimit-0: " + strings.Repeat("\xff9", 1365)}, 0, 1},
+	} {
+		for how, size := range map[string]int{"whole": 1 << 20, "byte by byte": 1} {
+			r := newRig(t)
+			for _, m := range split([]message{{flow.Write, post("/echo", askUnary)}, {flow.Read, reply(`{"usage":5}`, x.header...)}}, nil, size) {
+				r.push(m.dir, m.bytes)
+			}
+			c := r.one()
+			bytes, first := 0, true
+			for k, v := range c.RateLimit {
+				bytes += len(k) + len(v)
+				first = first && k <= fmt.Sprintf("x-ratelimit-%02d", x.kept-1) && utf8.ValidString(v)
+			}
+			if len(c.RateLimit) != x.kept || bytes > 4<<10 || !first || r.Stats().Failures["rate_limits_cut"] != x.cut {
+				t.Errorf("%s, %s: %d fields, %d bytes, %v", name, how, len(c.RateLimit), bytes, r.Stats().Failures)
+			}
+		}
+	}
 }
 
 // essence is what must not depend on how bytes were split.
