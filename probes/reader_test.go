@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 
@@ -28,5 +29,44 @@ func TestReadAfterClose(t *testing.T) {
 	var d flow.Data
 	if err := r.read(&d); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("read after close: %v", err)
+	}
+}
+
+// TestIdleReaderWaits: who finds nothing asks once to be woken, and does not look on.
+func TestIdleReaderWaits(t *testing.T) {
+	needRoot(t)
+	ring, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.RingBuf, MaxEntries: uint32(os.Getpagesize())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ring.Close()
+	asked := make(chan bool, 100)
+	r, err := newReader(ring, func(on bool) error { asked <- on; return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		var d flow.Data
+		ended <- r.read(&d)
+	}()
+	if !<-asked {
+		t.Error("asked not to be woken first")
+	}
+	select {
+	case on := <-asked:
+		t.Errorf("asked again: %v", on)
+	case err := <-ended:
+		t.Errorf("ended: %v", err)
+	case <-time.After(3 * wait / 2): // once it looks by itself
+	}
+	if err := r.drain(time.Second); err != nil {
+		t.Error(err)
+	}
+	if err := <-ended; !errors.Is(err, os.ErrClosed) {
+		t.Errorf("read at the end: %v", err)
+	}
+	if err := r.close(); err != nil {
+		t.Error(err)
 	}
 }
