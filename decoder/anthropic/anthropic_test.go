@@ -153,7 +153,8 @@ func FuzzMessage(f *testing.F) {
 		c := &llm.Call{Status: 200}
 		var m Message
 		m.Open(content.Config{NoEstimate: true}, &exchange.Facts{}, c)
-		s := jsonscan.New(io.MultiReader(strings.NewReader(string(b)), iotest.ErrReader(exchange.ErrCut)))
+		s := new(jsonscan.Scanner)
+		s.Reset(io.MultiReader(strings.NewReader(string(b)), iotest.ErrReader(exchange.ErrCut)))
 		if events {
 			m.Event(s, "")
 		} else {

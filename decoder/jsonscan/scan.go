@@ -6,7 +6,7 @@
 //
 //	var id string
 //	var total int64
-//	s := jsonscan.New(r)
+//	s := pool.Get(r)
 //	for key := range s.Object {
 //		switch string(key) {
 //		case "id":
@@ -20,6 +20,7 @@
 //		}
 //	}
 //	err := s.Err()
+//	pool.Put(s)
 //
 // Each value is taken by one call, or by none: what the loop's body leaves is
 // skipped. A null, or a value of another kind than the one asked for, is skipped
@@ -90,13 +91,6 @@ type Scanner struct {
 	key []byte // a key that didn't stand whole in the window
 	num [maxNumber]byte
 	esc [utf8.UTFMax]byte
-}
-
-// New returns a Scanner that reads from r.
-func New(r io.Reader) *Scanner {
-	s := new(Scanner)
-	s.Reset(r)
-	return s
 }
 
 // Whole is a reader that may have all that is left of its input at hand. It then

@@ -60,6 +60,12 @@ func view(s *Scanner) any {
 	return nil
 }
 
+func scan(r io.Reader) *Scanner {
+	s := new(Scanner)
+	s.Reset(r)
+	return s
+}
+
 var vectors = []string{
 	`{"a":1,"b":[true,false,null,-1.5e+3,"x\n\"\\\u00e9\ud83d\ude00"],"c":{"d":{}}}`,
 	` { "usage" : { "prompt_tokens" : 12 , "completion_tokens" : 0 } , "choices" : [ ] } `,
@@ -78,7 +84,7 @@ func FuzzScan(f *testing.F) {
 		f.Add([]byte(v), uint64(0))
 	}
 	f.Fuzz(func(t *testing.T, b []byte, seed uint64) {
-		s := New(&pieces{b: b, rnd: rand.New(rand.NewPCG(seed, 0)), err: io.EOF})
+		s := scan(&pieces{b: b, rnd: rand.New(rand.NewPCG(seed, 0)), err: io.EOF})
 		got := view(s)
 		err := s.End()
 		s.ResetBytes(b)
@@ -129,7 +135,7 @@ func deep(b []byte) bool { return bytes.Count(b, []byte("["))+bytes.Count(b, []b
 func TestVectorsInEverySplit(t *testing.T) {
 	for _, v := range vectors {
 		for seed := range uint64(20) {
-			s := New(&pieces{b: []byte(v), rnd: rand.New(rand.NewPCG(seed, 1)), err: io.EOF})
+			s := scan(&pieces{b: []byte(v), rnd: rand.New(rand.NewPCG(seed, 1)), err: io.EOF})
 			got := view(s)
 			if err := s.End(); err != nil {
 				t.Fatalf("%.60s: %v", v, err)
@@ -152,7 +158,7 @@ func TestCutNeverGivesANumber(t *testing.T) {
 	const body = `{"usage":{"total_tokens":12345,"x":"y"}}`
 	for _, fail := range []error{io.EOF, lost} {
 		for cut := range len(body) {
-			s := New(&pieces{b: []byte(body[:cut]), rnd: rand.New(rand.NewPCG(uint64(cut), 0)), err: fail})
+			s := scan(&pieces{b: []byte(body[:cut]), rnd: rand.New(rand.NewPCG(uint64(cut), 0)), err: fail})
 			var n int64
 			var ok bool
 			for key := range s.Object {
@@ -229,7 +235,7 @@ func TestLeavingALoopSkipsTheRest(t *testing.T) {
 func TestTextIsCutAtACharacter(t *testing.T) {
 	for _, in := range []string{`"aé😀z"`, `"a\u00e9\ud83d\ude00z"`} {
 		for max, want := range []string{"", "a", "a", "aé", "aé", "aé", "aé", "aé😀", "aé😀z", "aé😀z"} {
-			s := New(iotest.OneByteReader(strings.NewReader(in)))
+			s := scan(iotest.OneByteReader(strings.NewReader(in)))
 			got, n, ok := s.Text(max)
 			if got != want || n != 8 || !ok {
 				t.Errorf("%s at %d: %q, %d, %v", in, max, got, n, ok)
@@ -240,7 +246,7 @@ func TestTextIsCutAtACharacter(t *testing.T) {
 
 func TestDepth(t *testing.T) {
 	n := 100_000
-	s := New(strings.NewReader(strings.Repeat("[", n) + strings.Repeat("]", n)))
+	s := scan(strings.NewReader(strings.Repeat("[", n) + strings.Repeat("]", n)))
 	if s.Skip(); s.End() != nil {
 		t.Fatal(s.Err())
 	}

@@ -18,7 +18,7 @@ const ask = `{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"add
 func facts(t testing.TB, body string) *exchange.Facts {
 	t.Helper()
 	f := new(exchange.Facts)
-	if err := request.Read(strings.NewReader(body), "application/json", f); err != nil {
+	if err := new(request.Reader).Read(strings.NewReader(body), "application/json", f); err != nil {
 		t.Fatal(err)
 	}
 	return f
@@ -120,7 +120,7 @@ func FuzzMCP(f *testing.F) {
 	f.Fuzz(func(t *testing.T, ask, body []byte) {
 		run := func(r io.Reader) (*llm.Call, error) {
 			fa := new(exchange.Facts)
-			_ = request.Read(bytes.NewReader(ask), "application/json", fa)
+			_ = new(request.Reader).Read(bytes.NewReader(ask), "application/json", fa)
 			c := &llm.Call{Status: 200}
 			d := New().Open(head("/mcp"), fa, c)
 			d.Response(&exchange.Response{Status: 200})

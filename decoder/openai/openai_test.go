@@ -25,7 +25,7 @@ func decode(t testing.TB, url, asked, answer string, status int, end error) (*ll
 	t.Helper()
 	req := post(url)
 	var f exchange.Facts
-	if err := request.Read(strings.NewReader(asked), "application/json", &f); err != nil {
+	if err := new(request.Reader).Read(strings.NewReader(asked), "application/json", &f); err != nil {
 		t.Fatal(err)
 	}
 	v := New(content.Config{})

@@ -28,11 +28,6 @@ type Reader struct {
 	scan     jsonscan.Pool
 }
 
-// Read reads one body, as a Reader does.
-func Read(r io.Reader, contentType string, f *exchange.Facts) error {
-	return new(Reader).Read(r, contentType, f)
-}
-
 // Read reads a body of the given content type from r into f: a JSON object, or a
 // multipart form. Any other body leaves f.Known false and is no error. What was
 // read stands when r fails in the middle; its error is returned unchanged.

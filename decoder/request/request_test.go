@@ -15,10 +15,10 @@ import (
 func read(t *testing.T, body string) *exchange.Facts {
 	t.Helper()
 	var whole, single exchange.Facts
-	if err := Read(strings.NewReader(body), "application/json", &whole); err != nil {
+	if err := new(Reader).Read(strings.NewReader(body), "application/json", &whole); err != nil {
 		t.Fatalf("%s: %v", body, err)
 	}
-	if err := Read(iotest.OneByteReader(strings.NewReader(body)), "application/json", &single); err != nil {
+	if err := new(Reader).Read(iotest.OneByteReader(strings.NewReader(body)), "application/json", &single); err != nil {
 		t.Fatalf("%s: %v", body, err)
 	}
 	if whole.Model != single.Model || whole.Text.Bytes != single.Text.Bytes || string(whole.Text.Kept) != string(single.Text.Kept) {
@@ -68,7 +68,7 @@ func TestShapes(t *testing.T) {
 func TestWhatIsNoObjectIsNotKnown(t *testing.T) {
 	for _, body := range []string{"", "[1]", "model=x", "\x00\x01", `"x"`} {
 		var f exchange.Facts
-		if err := Read(strings.NewReader(body), "", &f); err != nil || f.Known {
+		if err := new(Reader).Read(strings.NewReader(body), "", &f); err != nil || f.Known {
 			t.Errorf("%q: %v, %+v", body, err, f)
 		}
 	}
@@ -77,7 +77,7 @@ func TestWhatIsNoObjectIsNotKnown(t *testing.T) {
 func TestWhatWasReadStands(t *testing.T) {
 	var f exchange.Facts
 	r := io.MultiReader(strings.NewReader(`{"model":"m","stream":true,"messages":[{"content":"abc`), iotest.ErrReader(exchange.ErrLost))
-	if err := Read(r, "application/json", &f); err != exchange.ErrLost {
+	if err := new(Reader).Read(r, "application/json", &f); err != exchange.ErrLost {
 		t.Fatal(err)
 	}
 	if !f.Known || f.Whole || f.Model != "m" || !f.Stream || string(f.Text.Kept) != "abc" {
@@ -106,7 +106,7 @@ func TestMemoryIsConstant(t *testing.T) {
 		b.ReportAllocs()
 		for range b.N {
 			f = exchange.Facts{}
-			Read(io.MultiReader(strings.NewReader(`{"messages":[{"content":"`), &endless{16 << 20}), "", &f)
+			new(Reader).Read(io.MultiReader(strings.NewReader(`{"messages":[{"content":"`), &endless{16 << 20}), "", &f)
 		}
 	}).AllocedBytesPerOp()
 	if f.Text.Bytes != 16<<20 || len(f.Text.Kept) != keptPrompt || bytes > 24<<10 {
@@ -132,7 +132,7 @@ func form(t *testing.T) (body []byte, contentType string) {
 func TestForm(t *testing.T) {
 	body, ct := form(t)
 	var f exchange.Facts
-	if err := Read(iotest.HalfReader(bytes.NewReader(body)), ct, &f); err != nil {
+	if err := new(Reader).Read(iotest.HalfReader(bytes.NewReader(body)), ct, &f); err != nil {
 		t.Fatal(err)
 	}
 	if f.Model != "whisper-1" || !f.Stream || !f.Known || !f.Whole || f.Bytes != int64(len(body)) || string(f.Text.Kept) != "names" || !f.Keys["file"] {
@@ -140,7 +140,7 @@ func TestForm(t *testing.T) {
 	}
 	f = exchange.Facts{}
 	r := io.MultiReader(bytes.NewReader(body[:20000]), iotest.ErrReader(exchange.ErrCut))
-	if err := Read(r, ct, &f); !errors.Is(err, exchange.ErrCut) || !f.Known || f.Whole {
+	if err := new(Reader).Read(r, ct, &f); !errors.Is(err, exchange.ErrCut) || !f.Known || f.Whole {
 		t.Fatalf("%v, %+v", err, f)
 	}
 }
@@ -148,7 +148,7 @@ func TestForm(t *testing.T) {
 func TestFormHeadIsBounded(t *testing.T) {
 	var f exchange.Facts
 	r := io.MultiReader(strings.NewReader("--b\r\nX: "), &endless{1 << 30})
-	if err := Read(r, "multipart/form-data; boundary=b", &f); !errors.Is(err, errPartHead) {
+	if err := new(Reader).Read(r, "multipart/form-data; boundary=b", &f); !errors.Is(err, errPartHead) {
 		t.Fatal(err)
 	}
 }
@@ -158,7 +158,7 @@ func FuzzRead(f *testing.F) {
 	f.Add([]byte("--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nwhisper\r\n--b--\r\n"), "multipart/form-data; boundary=b")
 	f.Fuzz(func(t *testing.T, body []byte, ct string) {
 		var facts exchange.Facts
-		Read(bytes.NewReader(body), ct, &facts)
+		new(Reader).Read(bytes.NewReader(body), ct, &facts)
 		if len(facts.Keys) > maxKeys || len(facts.Metadata) > maxMetadata || len(facts.Text.Kept) > keptPrompt || len(facts.Model) > 3*256 {
 			t.Fatalf("too much kept: %+v", facts)
 		}
@@ -177,7 +177,7 @@ func TestNoSample(t *testing.T) {
 		{"form", form.String(), w.FormDataContentType()},
 	} {
 		var with, without exchange.Facts
-		if err := Read(strings.NewReader(c.body), c.contentType, &with); err != nil {
+		if err := new(Reader).Read(strings.NewReader(c.body), c.contentType, &with); err != nil {
 			t.Fatal(err)
 		}
 		if err := (&Reader{NoSample: true}).Read(strings.NewReader(c.body), c.contentType, &without); err != nil {

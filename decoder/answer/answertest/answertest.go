@@ -193,7 +193,7 @@ func Decode(t testing.TB, v exchange.Vendor, e *har.Entry, cut int, err error) (
 	var facts exchange.Facts
 	early := v.Recognize(req, &facts)
 	// Some recorded bodies are cut or were mended by hand; what was read stands.
-	_ = request.Read(bytes.NewReader(e.Request.Body), e.Request.Header.Get("Content-Type"), &facts)
+	_ = new(request.Reader).Read(bytes.NewReader(e.Request.Body), e.Request.Header.Get("Content-Type"), &facts)
 	sure := v.Recognize(req, &facts)
 	if early == exchange.No || sure <= exchange.Maybe {
 		t.Errorf("%s: not recognised: %v, then %v", e.ID, early, sure)
@@ -474,7 +474,7 @@ func Fuzz(f *testing.F, v exchange.Vendor, families ...string) {
 		run := func(seed uint64, body []byte, end error) *llm.Call {
 			req := &exchange.Request{Method: "POST", Path: s.path, Query: s.query, Host: "localhost:8080"}
 			var facts exchange.Facts
-			_ = request.Read(bytes.NewReader(ask), "application/json", &facts)
+			_ = new(request.Reader).Read(bytes.NewReader(ask), "application/json", &facts)
 			v.Recognize(req, &facts)
 			c := &llm.Call{Status: 200}
 			d := v.Open(req, &facts, c)
