@@ -113,7 +113,7 @@ func (c *Conn) Requests(r *stream.Reader, late bool) {
 			}
 			if err != exchange.ErrLost {
 				c.handler.Failed("request_head")
-				if !Resync(r, Request) {
+				if !resync(r, Request) {
 					return
 				}
 			} else if !c.hole(r, err, Request) {
@@ -138,7 +138,7 @@ func (c *Conn) Requests(r *stream.Reader, late bool) {
 		out.Late, late = late, false
 		p.RequestEnd(out)
 		p.ended = true
-		if torn && !Resync(r, Request) {
+		if torn && !resync(r, Request) {
 			return
 		}
 		if p.upgrade && c.left(r, p) {
@@ -179,12 +179,12 @@ func (c *Conn) hole(r *stream.Reader, err error, k Kind) bool {
 	if reason != flow.GapIgnored {
 		c.handler.Failed("head_lost")
 	}
-	return Resync(r, k)
+	return resync(r, k)
 }
 
-// Resync skips to where a head begins: where the kernel says so, or a segment begins
+// resync skips to where a head begins: where the kernel says so, or a segment begins
 // with what only a head begins with. It reports false at the end of the direction.
-func Resync(r *stream.Reader, k Kind) bool {
+func resync(r *stream.Reader, k Kind) bool {
 	for {
 		w, err := r.Window()
 		if err == exchange.ErrLost {
@@ -247,7 +247,7 @@ func (c *Conn) responses(r *stream.Reader) error {
 			}
 			if err != exchange.ErrLost {
 				c.handler.Failed("response_head")
-				if !Resync(r, Response) {
+				if !resync(r, Response) {
 					return exchange.ErrCut
 				}
 			}
@@ -262,7 +262,7 @@ func (c *Conn) responses(r *stream.Reader) error {
 		if p == nil {
 			c.handler.Failed("orphan_response")
 			f, n := responseFraming(http.MethodGet, resp)
-			if _, torn := newBody(r, taken, f, n).Finish(); torn && !Resync(r, Response) {
+			if _, torn := newBody(r, taken, f, n).Finish(); torn && !resync(r, Response) {
 				return exchange.ErrCut
 			}
 			continue
@@ -285,7 +285,7 @@ func (c *Conn) responses(r *stream.Reader) error {
 		}
 		p.end(out)
 		if torn {
-			if !Resync(r, Response) {
+			if !resync(r, Response) {
 				return exchange.ErrCut
 			}
 			c.align(r)
