@@ -12,7 +12,7 @@ import (
 const Max = 512
 
 // Of returns a name as it is kept.
-func Of(s string) string { return Cut(s, Max) }
+func Of(s string) string { return strings.Clone(Cut(s, Max)) }
 
 // InPath returns the name in a part of a path that is still percent-encoded.
 func InPath(part string) string {
@@ -22,8 +22,8 @@ func InPath(part string) string {
 	return Of(part)
 }
 
-// Cut returns a copy of at most max bytes of s, whole characters only. What is no UTF-8
-// becomes U+FFFD.
+// Cut returns at most max bytes of s, whole characters only. What is no UTF-8 becomes
+// U+FFFD.
 func Cut(s string, max int) string {
 	s = strings.ToValidUTF8(s[:min(len(s), 2*max)], "\uFFFD")
 	if len(s) > max {
@@ -32,5 +32,5 @@ func Cut(s string, max int) string {
 		}
 		s = s[:max]
 	}
-	return strings.Clone(s)
+	return s
 }
