@@ -107,8 +107,8 @@ prices: ## Make the default price book anew from genai-prices' data
 # What differs by kernel, and loads no taps of its own, which takes a minute there. Each must
 # pass on every one of them, or from the version on that is named.
 KERNEL_TESTS := StockKernel CheckKnowsWhatUprobesWant RealInodes@5.12 Written OneFileUnderTwoMounts \
-  SocketCalls PlaintextSocket PeekIsNotCounted Uring MissedCalls Late Peer PlainAfterTLS PeerOfGo \
-  OpenSSL Calls Places Forked DownloadDoesNotCross FetchedAnswersCross Verdict OverLimit HTTP2Frames \
+  SocketCalls PlaintextSocket PeekIsNotCounted Uring MissedCalls TellingMissesNothing Late Peer PlainAfterTLS \
+  PeerOfGo OpenSSL Calls Places Forked DownloadDoesNotCross FetchedAnswersCross Verdict OverLimit HTTP2Frames \
   Go GnuTLS NSS EndOfAnswer Preempted OwnStacks@6.13 \
   CipherTapOnlyData@5.12 CipherTapNeverSent@5.12 CipherTapEarlyAnswer@5.12 CipherTapLostAndFound@5.12 \
   CipherTapMissed@5.12 CipherTapRest@5.12 CipherTapOneFunction

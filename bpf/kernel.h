@@ -45,6 +45,7 @@ enum iter_type {
 #define BPF_ANY 0
 #define BPF_NOEXIST 1
 #define BPF_RB_NO_WAKEUP 1
+#define BPF_F_MMAPABLE 1024
 
 #define AF_INET 2
 #define AF_INET6 10

@@ -192,14 +192,6 @@ struct {
 	__array(values, struct ring);
 } rings SEC(".maps");
 
-// Not 0 while a ring's reader is to be woken; else it looks by itself.
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, MAX_SHARDS);
-	__type(key, __u32);
-	__type(value, __u32);
-} waiting SEC(".maps");
-
 struct settings {
 	__u32 shards;     // rings in use
 	__u32 self;       // our own thread group, never captured
@@ -207,12 +199,14 @@ struct settings {
 	__u64 zero;       // always 0, which the verifier does not know
 	__u64 verdicts;   // grows with each verdict
 	__u64 every_head; // not 0: the head of every HTTP/1 request crosses, whatever its path
+	__u32 waiting[MAX_SHARDS]; // not 0: the ring's reader is to be woken; else it looks by itself
 };
 
-// Written by user space before the first probe is attached; verdicts and every_head
-// later, too.
+// Written by user space before the first probe is attached; verdicts, every_head and
+// waiting later, too.
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct settings);

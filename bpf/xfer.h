@@ -16,7 +16,7 @@ struct xfer {
 	struct conn *conn;
 	struct counters *counters;
 	void *ring;
-	const volatile __u32 *waiting; // not 0: the ring's reader is to be woken
+	const volatile __u32 *waiting; // of the ring
 	struct settings *settings;
 	__u64 time;
 	__u64 buf;
@@ -90,8 +90,8 @@ static __always_inline bool find_ring(struct xfer *x)
 
 	x->settings = s;
 	x->ring = bpf_map_lookup_elem(&rings, &shard);
-	x->waiting = bpf_map_lookup_elem(&waiting, &shard);
-	return x->ring && x->waiting;
+	x->waiting = &s->waiting[shard & (MAX_SHARDS - 1)];
+	return x->ring;
 }
 
 // Submits a record that was counted. To wake a reader costs the call several times what

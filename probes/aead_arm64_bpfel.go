@@ -34,7 +34,6 @@ const (
 	aeadMapThreads                  = "threads"
 	aeadMapTickets                  = "tickets"
 	aeadMapVerdicts                 = "verdicts"
-	aeadMapWaiting                  = "waiting"
 	aeadMapWires                    = "wires"
 	aeadProgAeadChachaEnd           = "aead_chacha_end"
 	aeadProgAeadChachaOpenAwslc     = "aead_chacha_open_awslc"
@@ -158,7 +157,6 @@ type aeadMapSpecs struct {
 	Threads   *ebpf.MapSpec `ebpf:"threads"`
 	Tickets   *ebpf.MapSpec `ebpf:"tickets"`
 	Verdicts  *ebpf.MapSpec `ebpf:"verdicts"`
-	Waiting   *ebpf.MapSpec `ebpf:"waiting"`
 	Wires     *ebpf.MapSpec `ebpf:"wires"`
 }
 
@@ -206,7 +204,6 @@ type aeadMaps struct {
 	Threads   *ebpf.Map `ebpf:"threads"`
 	Tickets   *ebpf.Map `ebpf:"tickets"`
 	Verdicts  *ebpf.Map `ebpf:"verdicts"`
-	Waiting   *ebpf.Map `ebpf:"waiting"`
 	Wires     *ebpf.Map `ebpf:"wires"`
 }
 
@@ -230,7 +227,6 @@ func (m *aeadMaps) Close() error {
 		m.Threads,
 		m.Tickets,
 		m.Verdicts,
-		m.Waiting,
 		m.Wires,
 	)
 }

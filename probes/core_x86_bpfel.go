@@ -158,6 +158,7 @@ type coreSettings struct {
 	Zero      uint64
 	Verdicts  uint64
 	EveryHead uint64
+	Waiting   [64]uint32
 }
 
 type coreSockCall struct {
@@ -229,7 +230,6 @@ const (
 	coreMapStats             = "stats"
 	coreMapThreads           = "threads"
 	coreMapVerdicts          = "verdicts"
-	coreMapWaiting           = "waiting"
 	coreProgProcessExit      = "process_exit"
 	coreProgProcessExitWhole = "process_exit_whole"
 	coreVarUnusedDir         = "unused_dir"
@@ -302,7 +302,6 @@ type coreMapSpecs struct {
 	Stats     *ebpf.MapSpec `ebpf:"stats"`
 	Threads   *ebpf.MapSpec `ebpf:"threads"`
 	Verdicts  *ebpf.MapSpec `ebpf:"verdicts"`
-	Waiting   *ebpf.MapSpec `ebpf:"waiting"`
 }
 
 // coreVariableSpecs contains global variables before they are loaded into the kernel.
@@ -349,7 +348,6 @@ type coreMaps struct {
 	Stats     *ebpf.Map `ebpf:"stats"`
 	Threads   *ebpf.Map `ebpf:"threads"`
 	Verdicts  *ebpf.Map `ebpf:"verdicts"`
-	Waiting   *ebpf.Map `ebpf:"waiting"`
 }
 
 func (m *coreMaps) Close() error {
@@ -365,7 +363,6 @@ func (m *coreMaps) Close() error {
 		m.Stats,
 		m.Threads,
 		m.Verdicts,
-		m.Waiting,
 	)
 }
 

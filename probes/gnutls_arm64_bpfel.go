@@ -96,6 +96,7 @@ type gnutlsSettings struct {
 	Zero      uint64
 	Verdicts  uint64
 	EveryHead uint64
+	Waiting   [64]uint32
 }
 
 type gnutlsSockCall struct {
@@ -141,7 +142,6 @@ const (
 	gnutlsMapStats                 = "stats"
 	gnutlsMapThreads               = "threads"
 	gnutlsMapVerdicts              = "verdicts"
-	gnutlsMapWaiting               = "waiting"
 	gnutlsProgGnutlsDeinit         = "gnutls_deinit"
 	gnutlsProgGnutlsInitEnter      = "gnutls_init_enter"
 	gnutlsProgGnutlsInitReturn     = "gnutls_init_return"
@@ -223,7 +223,6 @@ type gnutlsMapSpecs struct {
 	Stats     *ebpf.MapSpec `ebpf:"stats"`
 	Threads   *ebpf.MapSpec `ebpf:"threads"`
 	Verdicts  *ebpf.MapSpec `ebpf:"verdicts"`
-	Waiting   *ebpf.MapSpec `ebpf:"waiting"`
 }
 
 // gnutlsVariableSpecs contains global variables before they are loaded into the kernel.
@@ -263,7 +262,6 @@ type gnutlsMaps struct {
 	Stats     *ebpf.Map `ebpf:"stats"`
 	Threads   *ebpf.Map `ebpf:"threads"`
 	Verdicts  *ebpf.Map `ebpf:"verdicts"`
-	Waiting   *ebpf.Map `ebpf:"waiting"`
 }
 
 func (m *gnutlsMaps) Close() error {
@@ -279,7 +277,6 @@ func (m *gnutlsMaps) Close() error {
 		m.Stats,
 		m.Threads,
 		m.Verdicts,
-		m.Waiting,
 	)
 }
 

@@ -96,6 +96,7 @@ type gotlsSettings struct {
 	Zero      uint64
 	Verdicts  uint64
 	EveryHead uint64
+	Waiting   [64]uint32
 }
 
 type gotlsSockCall struct {
@@ -141,7 +142,6 @@ const (
 	gotlsMapStats           = "stats"
 	gotlsMapThreads         = "threads"
 	gotlsMapVerdicts        = "verdicts"
-	gotlsMapWaiting         = "waiting"
 	gotlsProgGotlsClose     = "gotls_close"
 	gotlsProgGotlsHandshake = "gotls_handshake"
 	gotlsProgGotlsRead      = "gotls_read"
@@ -213,7 +213,6 @@ type gotlsMapSpecs struct {
 	Stats     *ebpf.MapSpec `ebpf:"stats"`
 	Threads   *ebpf.MapSpec `ebpf:"threads"`
 	Verdicts  *ebpf.MapSpec `ebpf:"verdicts"`
-	Waiting   *ebpf.MapSpec `ebpf:"waiting"`
 }
 
 // gotlsVariableSpecs contains global variables before they are loaded into the kernel.
@@ -253,7 +252,6 @@ type gotlsMaps struct {
 	Stats     *ebpf.Map `ebpf:"stats"`
 	Threads   *ebpf.Map `ebpf:"threads"`
 	Verdicts  *ebpf.Map `ebpf:"verdicts"`
-	Waiting   *ebpf.Map `ebpf:"waiting"`
 }
 
 func (m *gotlsMaps) Close() error {
@@ -269,7 +267,6 @@ func (m *gotlsMaps) Close() error {
 		m.Stats,
 		m.Threads,
 		m.Verdicts,
-		m.Waiting,
 	)
 }
 

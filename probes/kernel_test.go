@@ -4,6 +4,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math"
 	"os"
 	"strings"
 	"testing"
@@ -28,7 +29,7 @@ func TestMain(m *testing.M) {
 		failed := m.Run()
 		switch n := missed() - before; {
 		case n == 0:
-		case !misses(shared.taps.sockets):
+		case n > mayMiss(shared.taps.sockets):
 			fmt.Printf("FAIL: by %s the kernel left out programs %d times\n", byWay, n)
 			failed = 1
 		case failed != 0 && len(failing) > 0:
@@ -44,6 +45,18 @@ func TestMain(m *testing.M) {
 		code = max(code, failed)
 	}
 	os.Exit(code)
+}
+
+// mayMiss is how many calls may be missed in one run: where the kernel preempts itself, a
+// few by any way, as each verdict and each reading of counters is a bpf(2) call (settings).
+func mayMiss(way flow.Source) uint64 {
+	switch {
+	case misses(way):
+		return math.MaxUint64
+	case running().preempts:
+		return 3
+	}
+	return 0
 }
 
 // failing are the tests with taps that failed in this run. Where the kernel leaves out

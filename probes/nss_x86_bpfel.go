@@ -96,6 +96,7 @@ type nssSettings struct {
 	Zero      uint64
 	Verdicts  uint64
 	EveryHead uint64
+	Waiting   [64]uint32
 }
 
 type nssSockCall struct {
@@ -142,7 +143,6 @@ const (
 	nssMapStats      = "stats"
 	nssMapThreads    = "threads"
 	nssMapVerdicts   = "verdicts"
-	nssMapWaiting    = "waiting"
 	nssProgNssClose  = "nss_close"
 	nssProgNssImport = "nss_import"
 	nssProgNssRead   = "nss_read"
@@ -219,7 +219,6 @@ type nssMapSpecs struct {
 	Stats      *ebpf.MapSpec `ebpf:"stats"`
 	Threads    *ebpf.MapSpec `ebpf:"threads"`
 	Verdicts   *ebpf.MapSpec `ebpf:"verdicts"`
-	Waiting    *ebpf.MapSpec `ebpf:"waiting"`
 }
 
 // nssVariableSpecs contains global variables before they are loaded into the kernel.
@@ -260,7 +259,6 @@ type nssMaps struct {
 	Stats      *ebpf.Map `ebpf:"stats"`
 	Threads    *ebpf.Map `ebpf:"threads"`
 	Verdicts   *ebpf.Map `ebpf:"verdicts"`
-	Waiting    *ebpf.Map `ebpf:"waiting"`
 }
 
 func (m *nssMaps) Close() error {
@@ -277,7 +275,6 @@ func (m *nssMaps) Close() error {
 		m.Stats,
 		m.Threads,
 		m.Verdicts,
-		m.Waiting,
 	)
 }
 

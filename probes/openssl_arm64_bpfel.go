@@ -96,6 +96,7 @@ type opensslSettings struct {
 	Zero      uint64
 	Verdicts  uint64
 	EveryHead uint64
+	Waiting   [64]uint32
 }
 
 type opensslSockCall struct {
@@ -141,7 +142,6 @@ const (
 	opensslMapStats                  = "stats"
 	opensslMapThreads                = "threads"
 	opensslMapVerdicts               = "verdicts"
-	opensslMapWaiting                = "waiting"
 	opensslProgOpensslClear          = "openssl_clear"
 	opensslProgOpensslFree           = "openssl_free"
 	opensslProgOpensslNew            = "openssl_new"
@@ -223,7 +223,6 @@ type opensslMapSpecs struct {
 	Stats     *ebpf.MapSpec `ebpf:"stats"`
 	Threads   *ebpf.MapSpec `ebpf:"threads"`
 	Verdicts  *ebpf.MapSpec `ebpf:"verdicts"`
-	Waiting   *ebpf.MapSpec `ebpf:"waiting"`
 }
 
 // opensslVariableSpecs contains global variables before they are loaded into the kernel.
@@ -263,7 +262,6 @@ type opensslMaps struct {
 	Stats     *ebpf.Map `ebpf:"stats"`
 	Threads   *ebpf.Map `ebpf:"threads"`
 	Verdicts  *ebpf.Map `ebpf:"verdicts"`
-	Waiting   *ebpf.Map `ebpf:"waiting"`
 }
 
 func (m *opensslMaps) Close() error {
@@ -279,7 +277,6 @@ func (m *opensslMaps) Close() error {
 		m.Stats,
 		m.Threads,
 		m.Verdicts,
-		m.Waiting,
 	)
 }
 

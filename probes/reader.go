@@ -21,8 +21,8 @@ type reader struct {
 	ring *ringbuf.Reader
 	rec  ringbuf.Record
 
-	wake  func(on bool) error // whether the kernel is to wake this reader
-	waits bool                // it was told to
+	wake  func(on bool) // whether the kernel is to wake this reader
+	waits bool          // it was told to
 
 	mu     sync.Mutex // the ring is not asked how full it is when it is closed
 	closed bool
@@ -45,9 +45,7 @@ var past = time.Unix(1, 0)
 
 func (r *reader) read(d *flow.Data) error {
 	for {
-		if err := r.rest(); err != nil {
-			return err
-		}
+		r.rest()
 		err := r.ring.ReadInto(&r.rec)
 		switch {
 		case err == nil:
@@ -63,17 +61,15 @@ func (r *reader) read(d *flow.Data) error {
 }
 
 // rest decides how the next read waits.
-func (r *reader) rest() error {
+func (r *reader) rest() {
 	if !r.waits {
 		if !r.empty() {
-			return nil
+			return
 		}
 		time.Sleep(nap)
 	}
 	if empty := r.empty(); empty != r.waits {
-		if err := r.wake(empty); err != nil {
-			return err
-		}
+		r.wake(empty)
 		r.waits = empty
 	}
 	if r.waits && r.empty() { // nothing came before the kernel knew
@@ -81,7 +77,6 @@ func (r *reader) rest() error {
 	} else {
 		r.ring.SetDeadline(past)
 	}
-	return nil
 }
 
 // drain waits until the consumer has read what is in the ring, or for d.

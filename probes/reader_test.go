@@ -19,7 +19,7 @@ func TestReadAfterClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ring.Close()
-	r, err := newReader(ring, func(bool) error { return nil })
+	r, err := newReader(ring, func(bool) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +41,7 @@ func TestIdleReaderWaits(t *testing.T) {
 	}
 	defer ring.Close()
 	asked := make(chan bool, 100)
-	r, err := newReader(ring, func(on bool) error { asked <- on; return nil })
+	r, err := newReader(ring, func(on bool) { asked <- on })
 	if err != nil {
 		t.Fatal(err)
 	}

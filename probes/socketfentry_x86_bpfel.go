@@ -96,6 +96,7 @@ type socketFentrySettings struct {
 	Zero      uint64
 	Verdicts  uint64
 	EveryHead uint64
+	Waiting   [64]uint32
 }
 
 type socketFentrySockCall struct {
@@ -141,7 +142,6 @@ const (
 	socketFentryMapStats            = "stats"
 	socketFentryMapThreads          = "threads"
 	socketFentryMapVerdicts         = "verdicts"
-	socketFentryMapWaiting          = "waiting"
 	socketFentryProgFentryClose     = "fentry_close"
 	socketFentryProgFentryRecvmsg   = "fentry_recvmsg"
 	socketFentryProgFentrySendmsg   = "fentry_sendmsg"
@@ -219,7 +219,6 @@ type socketFentryMapSpecs struct {
 	Stats     *ebpf.MapSpec `ebpf:"stats"`
 	Threads   *ebpf.MapSpec `ebpf:"threads"`
 	Verdicts  *ebpf.MapSpec `ebpf:"verdicts"`
-	Waiting   *ebpf.MapSpec `ebpf:"waiting"`
 }
 
 // socketFentryVariableSpecs contains global variables before they are loaded into the kernel.
@@ -261,7 +260,6 @@ type socketFentryMaps struct {
 	Stats     *ebpf.Map `ebpf:"stats"`
 	Threads   *ebpf.Map `ebpf:"threads"`
 	Verdicts  *ebpf.Map `ebpf:"verdicts"`
-	Waiting   *ebpf.Map `ebpf:"waiting"`
 }
 
 func (m *socketFentryMaps) Close() error {
@@ -277,7 +275,6 @@ func (m *socketFentryMaps) Close() error {
 		m.Stats,
 		m.Threads,
 		m.Verdicts,
-		m.Waiting,
 	)
 }
 

@@ -96,6 +96,7 @@ type socketKprobeSettings struct {
 	Zero      uint64
 	Verdicts  uint64
 	EveryHead uint64
+	Waiting   [64]uint32
 }
 
 type socketKprobeSockCall struct {
@@ -141,7 +142,6 @@ const (
 	socketKprobeMapStats             = "stats"
 	socketKprobeMapThreads           = "threads"
 	socketKprobeMapVerdicts          = "verdicts"
-	socketKprobeMapWaiting           = "waiting"
 	socketKprobeProgKprobeClose      = "kprobe_close"
 	socketKprobeProgKprobeRecvmsg    = "kprobe_recvmsg"
 	socketKprobeProgKprobeReturn     = "kprobe_return"
@@ -216,7 +216,6 @@ type socketKprobeMapSpecs struct {
 	Stats     *ebpf.MapSpec `ebpf:"stats"`
 	Threads   *ebpf.MapSpec `ebpf:"threads"`
 	Verdicts  *ebpf.MapSpec `ebpf:"verdicts"`
-	Waiting   *ebpf.MapSpec `ebpf:"waiting"`
 }
 
 // socketKprobeVariableSpecs contains global variables before they are loaded into the kernel.
@@ -257,7 +256,6 @@ type socketKprobeMaps struct {
 	Stats     *ebpf.Map `ebpf:"stats"`
 	Threads   *ebpf.Map `ebpf:"threads"`
 	Verdicts  *ebpf.Map `ebpf:"verdicts"`
-	Waiting   *ebpf.Map `ebpf:"waiting"`
 }
 
 func (m *socketKprobeMaps) Close() error {
@@ -273,7 +271,6 @@ func (m *socketKprobeMaps) Close() error {
 		m.Stats,
 		m.Threads,
 		m.Verdicts,
-		m.Waiting,
 	)
 }
 

@@ -96,6 +96,7 @@ type socketTracepointSettings struct {
 	Zero      uint64
 	Verdicts  uint64
 	EveryHead uint64
+	Waiting   [64]uint32
 }
 
 type socketTracepointSockCall struct {
@@ -141,7 +142,6 @@ const (
 	socketTracepointMapStats             = "stats"
 	socketTracepointMapThreads           = "threads"
 	socketTracepointMapVerdicts          = "verdicts"
-	socketTracepointMapWaiting           = "waiting"
 	socketTracepointProgSocketEnter      = "socket_enter"
 	socketTracepointProgSocketEnterWhole = "socket_enter_whole"
 	socketTracepointProgSocketExit       = "socket_exit"
@@ -211,7 +211,6 @@ type socketTracepointMapSpecs struct {
 	Stats     *ebpf.MapSpec `ebpf:"stats"`
 	Threads   *ebpf.MapSpec `ebpf:"threads"`
 	Verdicts  *ebpf.MapSpec `ebpf:"verdicts"`
-	Waiting   *ebpf.MapSpec `ebpf:"waiting"`
 }
 
 // socketTracepointVariableSpecs contains global variables before they are loaded into the kernel.
@@ -251,7 +250,6 @@ type socketTracepointMaps struct {
 	Stats     *ebpf.Map `ebpf:"stats"`
 	Threads   *ebpf.Map `ebpf:"threads"`
 	Verdicts  *ebpf.Map `ebpf:"verdicts"`
-	Waiting   *ebpf.Map `ebpf:"waiting"`
 }
 
 func (m *socketTracepointMaps) Close() error {
@@ -267,7 +265,6 @@ func (m *socketTracepointMaps) Close() error {
 		m.Stats,
 		m.Threads,
 		m.Verdicts,
-		m.Waiting,
 	)
 }
 

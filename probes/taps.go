@@ -83,8 +83,7 @@ type Taps struct {
 	log  *slog.Logger
 	core coreObjects
 
-	telling  sync.Mutex // held while settings change
-	settings coreSettings
+	settings settings
 
 	rings   []*ebpf.Map
 	readers []*reader
@@ -183,16 +182,14 @@ func (t *Taps) load() error {
 	if err := spec.LoadAndAssign(&t.core, &ebpf.CollectionOptions{Cache: t.types}); err != nil {
 		return fmt.Errorf("load the core object: %w", err)
 	}
-	err = t.tell(func(s *coreSettings) {
-		s.Shards = uint32(t.cfg.Rings)
-		s.Self = uint32(os.Getpid())
-		s.BodyLimit = uint64(t.cfg.BodyLimit)
-	})
-	if err != nil {
+	if err := t.settings.share(t.core.Config); err != nil {
 		return err
 	}
+	t.settings.Shards = uint32(t.cfg.Rings)
+	t.settings.Self = uint32(os.Getpid())
+	t.settings.BodyLimit = uint64(t.cfg.BodyLimit)
 	for i, m := range t.rings {
-		r, err := newReader(m, func(waits bool) error { return t.wake(i, waits) })
+		r, err := newReader(m, func(on bool) { t.wake(i, on) })
 		if err != nil {
 			return err
 		}
@@ -204,32 +201,13 @@ func (t *Taps) load() error {
 	return nil
 }
 
-// tell changes what the programs are told.
-func (t *Taps) tell(change func(s *coreSettings)) error {
-	t.telling.Lock()
-	defer t.telling.Unlock()
-	change(&t.settings)
-	if err := t.core.Config.Put(uint32(0), &t.settings); err != nil {
-		return fmt.Errorf("write settings: %w", err)
-	}
-	return nil
-}
-
 // wake tells the programs whether to wake a shard's reader; after Close there are none.
-func (t *Taps) wake(shard int, on bool) error {
+func (t *Taps) wake(shard int, on bool) {
 	t.freeing.RLock()
 	defer t.freeing.RUnlock()
-	if t.final != nil {
-		return nil
+	if t.final == nil {
+		t.settings.wake(shard, on)
 	}
-	var v uint32
-	if on {
-		v = 1
-	}
-	if err := t.core.Waiting.Put(uint32(shard), v); err != nil {
-		return fmt.Errorf("have a reader woken: %w", err)
-	}
-	return nil
 }
 
 // loadTap loads one tap's programs, and notes why where the kernel refuses.
@@ -256,7 +234,6 @@ func (t *Taps) loadPrograms(source flow.Source, read func() (*ebpf.CollectionSpe
 		coreMapCalls: t.core.Calls, coreMapConfig: t.core.Config, coreMapConns: t.core.Conns,
 		coreMapOwners: t.core.Owners, coreMapPlaces: t.core.Places, coreMapProcs: t.core.Procs, coreMapRings: t.core.Rings, coreMapSockCalls: t.core.SockCalls,
 		coreMapStats: t.core.Stats, coreMapThreads: t.core.Threads, coreMapVerdicts: t.core.Verdicts,
-		coreMapWaiting: t.core.Waiting,
 	}
 	for name := range shared {
 		if spec.Maps[name] == nil || slices.Contains(own, name) {
@@ -362,7 +339,8 @@ func (t *Taps) SetVerdict(c flow.Conn, exchange uint32, v flow.Verdict) error {
 	if err := t.core.Verdicts.Put(&key, uint32(v)); err != nil {
 		return fmt.Errorf("set verdict on %v: %w", c, err)
 	}
-	return t.tell(func(s *coreSettings) { s.Verdicts++ })
+	t.settings.verdictSet()
+	return nil
 }
 
 // CrossEveryHead lets the heads of requests cross that cannot be calls to a model by
@@ -374,12 +352,8 @@ func (t *Taps) CrossEveryHead(on bool) error {
 	if t.final != nil {
 		return os.ErrClosed
 	}
-	return t.tell(func(s *coreSettings) {
-		s.EveryHead = 0
-		if on {
-			s.EveryHead = 1
-		}
-	})
+	t.settings.crossEveryHead(on)
+	return nil
 }
 
 // Close detaches everything, lets the readers empty their shards for up to a
@@ -420,6 +394,7 @@ func (t *Taps) free() error {
 	for _, c := range t.loaded {
 		c.Close()
 	}
+	errs = append(errs, t.settings.free())
 	if t.core.ProcessExit != nil {
 		errs = append(errs, t.core.Close())
 	}
@@ -430,7 +405,7 @@ func (t *Taps) free() error {
 }
 
 // newReader wraps a ring; wake says whether the kernel is to wake who reads it.
-func newReader(m *ebpf.Map, wake func(on bool) error) (*reader, error) {
+func newReader(m *ebpf.Map, wake func(on bool)) (*reader, error) {
 	r, err := ringbuf.NewReader(m)
 	if err != nil {
 		return nil, fmt.Errorf("open ring: %w", err)
