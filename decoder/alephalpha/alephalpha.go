@@ -148,7 +148,7 @@ func word(s *jsonscan.Scanner) (text string) {
 }
 
 func (d *decoder) reason(s *jsonscan.Scanner, choice int) {
-	d.reasons.Set(int64(choice), word(s))
+	d.reasons.Set(choice, word(s))
 }
 
 // End implements exchange.Decoder.

@@ -2,7 +2,10 @@
 // choices' finish reasons, errors that a body states, and how sure usage is in the end.
 package answer
 
-import "github.com/tollwire/tollwire/llm"
+import (
+	"github.com/tollwire/tollwire/decoder/jsonscan"
+	"github.com/tollwire/tollwire/llm"
+)
 
 const (
 	maxChoices  = 16  // whose reasons are kept
@@ -17,13 +20,22 @@ type Reasons struct {
 	beyond      bool // a choice was seen that is not followed
 }
 
+// Index reads the place that a choice, a block or a tool call says it has; at where it does
+// not say one. What lies beyond all bounds is one place.
+func Index(s *jsonscan.Scanner, at int) int {
+	if n, ok := s.Int(); ok && n >= 0 {
+		return int(min(n, 1<<20))
+	}
+	return at
+}
+
 // choices is a set of those that are followed.
 type choices [maxFollowed / 64]uint64
 
-func (c *choices) add(choice int64) { c[choice/64] |= 1 << (choice % 64) }
+func (c *choices) add(choice int) { c[choice/64] |= 1 << (choice % 64) }
 
 // Seen notes that a choice, by its index from 0, has begun.
-func (r *Reasons) Seen(choice int64) {
+func (r *Reasons) Seen(choice int) {
 	if choice < 0 || choice >= maxFollowed {
 		r.beyond = true
 		return
@@ -32,14 +44,14 @@ func (r *Reasons) Seen(choice int64) {
 }
 
 // Set states the reason of a choice, by its index from 0. An empty one is none.
-func (r *Reasons) Set(choice int64, reason string) {
+func (r *Reasons) Set(choice int, reason string) {
 	if r.Seen(choice); reason == "" || choice < 0 || choice >= maxFollowed {
 		return
 	}
 	r.ended.add(choice)
 	if choice < maxChoices {
 		r.by[choice] = reason
-		r.n = max(r.n, int(choice)+1)
+		r.n = max(r.n, choice+1)
 	}
 }
 

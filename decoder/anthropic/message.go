@@ -1,6 +1,7 @@
 package anthropic
 
 import (
+	"github.com/tollwire/tollwire/decoder/answer"
 	"github.com/tollwire/tollwire/decoder/content"
 	"github.com/tollwire/tollwire/decoder/exchange"
 	"github.com/tollwire/tollwire/decoder/jsonscan"
@@ -69,9 +70,7 @@ func (m *Message) object(s *jsonscan.Scanner, kind string) {
 		case "type":
 			s.Into(&kind)
 		case "index":
-			if n, ok := s.Int(); ok && n >= 0 {
-				index = int(min(n, 1<<20))
-			}
+			index = answer.Index(s, index)
 		case "message":
 			if s.Kind() == jsonscan.Object {
 				m.message(s)

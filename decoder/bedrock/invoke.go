@@ -156,9 +156,7 @@ func (d *invoke) choice(s *jsonscan.Scanner, i int, sum *stated.Count) {
 	for key := range s.Object {
 		switch string(key) {
 		case "index":
-			if n, ok := s.Int(); ok && n >= 0 {
-				i = int(min(n, 1<<20))
-			}
+			i = answer.Index(s, i)
 		case "tokenCount":
 			n := stated.Count{}
 			n.Read(s)
@@ -177,7 +175,7 @@ func (d *invoke) choice(s *jsonscan.Scanner, i int, sum *stated.Count) {
 			d.said(s, i)
 		}
 	}
-	d.reasons.Seen(int64(i))
+	d.reasons.Seen(i)
 }
 
 // said reads AI21's data, or a message in OpenAI's shape.
@@ -217,7 +215,7 @@ func (d *invoke) said(s *jsonscan.Scanner, i int) {
 func (d *invoke) reason(s *jsonscan.Scanner, choice int) {
 	reason := ""
 	s.Into(&reason)
-	d.reasons.Set(int64(choice), reason)
+	d.reasons.Set(choice, reason)
 }
 
 // readUsage reads Converse's shape and OpenAI's, in which the prompt includes what

@@ -149,7 +149,7 @@ func (d *decoder) finish(choice int) {
 	if d.s.Into(&reason); reason == "" {
 		return
 	}
-	d.reasons.Set(int64(choice), reason)
+	d.reasons.Set(choice, reason)
 	switch reason {
 	case "ERROR", "ERROR_TOXIC", "ERROR_LIMIT", "TIMEOUT":
 		answer.Fail(d.c, reason)

@@ -158,16 +158,14 @@ func (d *decoder) choice(s *jsonscan.Scanner, i int) {
 	for key := range s.Object {
 		switch string(key) {
 		case "index":
-			if n, ok := s.Int(); ok && n >= 0 {
-				i = int(min(n, 1<<20))
-			}
+			i = answer.Index(s, i)
 		case "finish_reason":
 			reason = word(s)
 		case "message":
 			d.message(s, i)
 		}
 	}
-	d.reasons.Set(int64(i), reason)
+	d.reasons.Set(i, reason)
 }
 
 func (d *decoder) message(s *jsonscan.Scanner, i int) {

@@ -86,7 +86,7 @@ func (d *decoder) message() {
 		switch string(key) {
 		case "candidates":
 			for i := range s.Array {
-				d.candidate(int64(i))
+				d.candidate(i)
 			}
 		case "usageMetadata":
 			d.usage()
@@ -108,22 +108,20 @@ func (d *decoder) message() {
 	}
 }
 
-func (d *decoder) candidate(i int64) {
+func (d *decoder) candidate(i int) {
 	s := d.s
 	reason := ""
 	for key := range s.Object {
 		switch string(key) {
 		case "index":
-			if n, ok := s.Int(); ok {
-				i = n
-			}
+			i = answer.Index(s, i)
 		case "finishReason":
 			reason = word(s)
 		case "content":
 			for key := range s.Object {
 				if string(key) == "parts" {
 					for range s.Array {
-						d.part(int(i))
+						d.part(i)
 					}
 				}
 			}

@@ -1,6 +1,7 @@
 package openai
 
 import (
+	"github.com/tollwire/tollwire/decoder/answer"
 	"github.com/tollwire/tollwire/decoder/content"
 	"github.com/tollwire/tollwire/decoder/exchange"
 	"github.com/tollwire/tollwire/decoder/jsonscan"
@@ -55,16 +56,13 @@ func (d *call) chunk(s *jsonscan.Scanner) {
 }
 
 func (d *call) choice(s *jsonscan.Scanner, at int) {
-	index, number := at, int64(at)
+	index := at
 	reason := ""
 	read := false
 	for key := range s.Object {
 		switch string(key) {
 		case "index":
-			if n, ok := s.Int(); ok && n >= 0 {
-				number = n
-				index = int(min(n, 1<<20))
-			}
+			index = answer.Index(s, index)
 		case "delta", "message": // Writer's streams say the same in both
 			if !read && s.Kind() == jsonscan.Object {
 				read = true
@@ -83,7 +81,7 @@ func (d *call) choice(s *jsonscan.Scanner, at int) {
 	if reason == "null" {
 		reason = ""
 	}
-	d.reasons.Set(number, reason)
+	d.reasons.Set(index, reason)
 }
 
 // message reads a message or the delta to one.

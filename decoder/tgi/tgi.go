@@ -236,7 +236,7 @@ func (d *decoder) details(s *jsonscan.Scanner, i int) {
 		case "finish_reason":
 			reason := ""
 			s.Into(&reason)
-			d.reasons.Set(int64(i), reason)
+			d.reasons.Set(i, reason)
 		case "generated_tokens":
 			n := d.output
 			if d.output.Read(s); i > 0 { // one more input's

@@ -194,11 +194,11 @@ func (d *decoder) result(s *jsonscan.Scanner, i int) {
 		case "stop_reason":
 			reason := ""
 			if s.Into(&reason); reason != "not_finished" {
-				d.reasons.Set(int64(i), reason)
+				d.reasons.Set(i, reason)
 			}
 		}
 	}
-	d.reasons.Seen(int64(i))
+	d.reasons.Seen(i)
 }
 
 func (d *decoder) choice(s *jsonscan.Scanner, i int) {
@@ -206,9 +206,7 @@ func (d *decoder) choice(s *jsonscan.Scanner, i int) {
 	for key := range s.Object {
 		switch string(key) {
 		case "index":
-			if n, ok := s.Int(); ok && n >= 0 {
-				i = int(min(n, 1<<20))
-			}
+			i = answer.Index(s, i)
 		case "finish_reason":
 			s.Into(&reason)
 		case "message", "delta":
@@ -226,7 +224,7 @@ func (d *decoder) choice(s *jsonscan.Scanner, i int) {
 			}
 		}
 	}
-	d.reasons.Set(int64(i), reason)
+	d.reasons.Set(i, reason)
 }
 
 func (d *decoder) tool(s *jsonscan.Scanner) {
@@ -234,9 +232,7 @@ func (d *decoder) tool(s *jsonscan.Scanner) {
 	for key := range s.Object {
 		switch string(key) {
 		case "index":
-			if n, ok := s.Int(); ok && n >= 0 {
-				index = int(min(n, 1<<20))
-			}
+			index = answer.Index(s, index)
 		case "function":
 			for key := range s.Object {
 				switch string(key) {
