@@ -150,6 +150,7 @@ static __always_inline __u32 first_bytes(struct xfer *x, __u64 *v)
 	}
 	return have > 8 ? 8 : have;
 }
+
 #include "http2.h"
 
 static __always_inline void apply_verdict(struct xfer *x)
@@ -173,7 +174,7 @@ static __always_inline bool cross_whole(struct xfer *x)
 {
 	struct settings *s = settings();
 	struct conn *c = x->conn;
-	__u32 d = x->dir & 1;
+	__u32 d = x->dir & 1, why;
 	struct piece *p;
 
 	if (!s || c->phase != PHASE_OPEN || c->verdicts != s->verdicts || c->held_len[d] ||
@@ -183,9 +184,9 @@ static __always_inline bool cross_whole(struct xfer *x)
 		return false;
 	if (!find_ring(x))
 		return false;
-	p = copy_piece(x, x->n, true);
-	if (!p)
-		return true;
+	p = try_piece(x, x->n, true, &why);
+	if (!p) // whether they begin an exchange is to be known all the same
+		return false;
 	switch (match_head(*(__u64 *)p->data, 8)) {
 	case MATCH_POST:
 		if (d == c->req_dir && !in_body(c)) {
@@ -195,7 +196,7 @@ static __always_inline bool cross_whole(struct xfer *x)
 		break;
 	case MATCH_REQUEST:
 		if (d == c->req_dir && !in_body(c)) { // its path decides
-			bpf_ringbuf_discard(p, 0);
+			discard(x, p);
 			return false;
 		}
 		break;

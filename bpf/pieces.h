@@ -11,16 +11,16 @@
 // verifier has the patience to walk through.
 #define MAX_PIECES 1024
 #define MAX_PIECES_UNROLLED 24
-// Calls on a late connection that may begin with nothing known, before it is given up.
 
 struct piece {
 	struct hdr hdr;
 	__u8 data[];
 };
+
 // Copies the len bytes at x->buf, PIECE at most, into a record that is still to be
-// submitted; NULL when they had to be dropped. Records come in size classes, so that the
+// submitted; NULL when they cannot be, and why. Records come in size classes, so that the
 // ring is not filled with air; the lower ones can be left out.
-static __always_inline struct piece *copy_piece(struct xfer *x, __u64 len, bool small)
+static __always_inline struct piece *try_piece(struct xfer *x, __u64 len, bool small, __u32 *why)
 {
 	struct piece *p;
 	__u32 size = forget(x, len);
@@ -37,15 +37,23 @@ static __always_inline struct piece *copy_piece(struct xfer *x, __u64 len, bool 
 	else
 		p = CLASS(PIECE);
 #undef CLASS
-	if (!p) {
-		drop(x, len, GAP_RING_FULL);
-		return NULL;
+	*why = GAP_RING_FULL;
+	if (p && read_bytes(x, p->data, size, x->buf)) {
+		discard(x, p);
+		*why = GAP_FAULT;
+		p = NULL;
 	}
-	if (read_bytes(x, p->data, size, x->buf)) {
-		bpf_ringbuf_discard(p, 0);
-		drop(x, len, GAP_FAULT);
-		return NULL;
-	}
+	return p;
+}
+
+// As try_piece, and what cannot be copied is dropped.
+static __always_inline struct piece *copy_piece(struct xfer *x, __u64 len, bool small)
+{
+	__u32 why;
+	struct piece *p = try_piece(x, len, small, &why);
+
+	if (!p)
+		drop(x, len, why);
 	return p;
 }
 

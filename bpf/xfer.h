@@ -101,6 +101,13 @@ static __always_inline void submit(struct xfer *x, void *record)
 	bpf_ringbuf_submit(record, *x->waiting ? 0 : BPF_RB_NO_WAKEUP);
 }
 
+// Gives a record back. A reader that waits is woken for it: it would not be for what comes
+// behind, before it has read that far.
+static __always_inline void discard(struct xfer *x, void *record)
+{
+	bpf_ringbuf_discard(record, *x->waiting ? 0 : BPF_RB_NO_WAKEUP);
+}
+
 static const struct conn no_conn;
 
 // Makes a new connection of what the key says; NULL when the map refuses.
@@ -202,6 +209,7 @@ static __always_inline long read_bytes(struct xfer *x, void *to, __u32 size, __u
 		return bpf_probe_read_kernel(to, size, (void *)from);
 	return bpf_probe_read_user(to, size, (void *)from);
 }
+
 // Returns v, of which the verifier then knows nothing. It would otherwise tell
 // the rounds of a loop apart by what is left to do, and never see two alike.
 static __always_inline __u64 forget(struct xfer *x, __u64 v)

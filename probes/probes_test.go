@@ -234,6 +234,32 @@ func TestTinyRing(t *testing.T) {
 	}
 }
 
+// TestLostRequestIsNumbered: a request that the ring has no room for is counted as one all
+// the same, so that its answer is not taken for the next one's.
+func TestLostRequestIsNumbered(t *testing.T) {
+	anyWay(t)
+	c := start(t, Config{Rings: 1, RingBytes: 1}) // room for several small records, and for no other
+	url, ca := server(t, true)
+	c.known(url, ca)
+	run(t, nil, "/usr/bin/python3", "-c", `
+import socket, ssl, sys
+host, port = sys.argv[1].removeprefix("https://").split(":")
+at = ssl.create_default_context(cafile=sys.argv[2]).wrap_socket(socket.create_connection((host, int(port))), server_hostname=host)
+for id, size in ("first", 10), ("lost", 3000), ("last", 10):
+    at.sendall(f"POST /v1/x?id=numbered-{id} HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n".encode() + b"x" * size)
+    got = b""
+    while b"answer to " not in got: got += at.recv(4096)
+`, url, ca)
+	requests := c.one(flow.Write, "id=numbered-last")
+	if bytes.Contains(requests.bytes, []byte("id=numbered-lost")) {
+		t.Fatal("the ring had room for all: the test says nothing")
+	}
+	asked, answered := requests.exchanges, c.one(flow.Read, "answer to numbered-last").exchanges
+	if len(asked) != 2 || len(answered) != 3 || asked[0] != answered[0] || asked[1] != answered[2] || slices.Contains(asked, answered[1]) {
+		t.Errorf("exchanges: asked %v, answered %v", asked, answered)
+	}
+}
+
 // TestOneFileUnderTwoMounts: a file of a layer that two overlays share is tapped
 // once, and each call is seen once.
 func TestOneFileUnderTwoMounts(t *testing.T) {
