@@ -82,8 +82,8 @@ static __always_inline bool is_eof(__u64 err)
 	       !bpf_probe_read_user(&text, 3, (void *)s.text) && text == ('E' | 'O' << 8 | 'F' << 16);
 }
 
-SEC("uprobe/go_return")
-int gotls_return(struct pt_regs *ctx)
+// A call's return; false when its entry was not seen. A call over another tls.Conn is none.
+static __always_inline bool go_leave(struct pt_regs *ctx)
 {
 	__u64 id = bpf_get_current_pid_tgid(), g = GO_G(ctx);
 	struct call_key key = {.task = id >> 32, .g = g};
@@ -91,9 +91,10 @@ int gotls_return(struct pt_regs *ctx)
 	struct go_stack stack = {};
 	__s64 n = GO_ARG1(ctx);
 
-	if (!call || bpf_probe_read_user(&stack, sizeof(stack), (void *)g) ||
-	    call->frame != ctx->sp - stack.hi)
-		return 0;
+	if (!call)
+		return false;
+	if (bpf_probe_read_user(&stack, sizeof(stack), (void *)g) || call->frame != ctx->sp - stack.hi)
+		return true;
 	struct call done = *call;
 
 	bpf_map_delete_elem(&calls, &key);
@@ -101,6 +102,38 @@ int gotls_return(struct pt_regs *ctx)
 		call_bytes(id, &done, SOURCE_GOTLS, done.on_stack ? stack.hi - done.buf : done.buf, n);
 	if (done.dir == DIR_READ && GO_ARG2(ctx) && is_eof(GO_ARG3(ctx)))
 		call_eof(id, &done, SOURCE_GOTLS);
+	return true;
+}
+
+SEC("uprobe/go_return")
+int gotls_return(struct pt_regs *ctx)
+{
+	go_leave(ctx);
+	return 0;
+}
+
+// The return of a Read that keeps its arguments above its return address, as user space has
+// found in its code. A goroutine waits for an answer there, or a server for a request, when
+// it is tapped: what it was told lies there still.
+SEC("uprobe/go_read_return")
+int gotls_read_return(struct pt_regs *ctx)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	__s64 n = GO_ARG1(ctx);
+	struct {
+		__u64 conn;
+		__u64 buf;
+		__s64 len;
+	} told = {};
+
+	if (go_leave(ctx) || n <= 0 || is_self(id >> 32) ||
+	    bpf_probe_read_user(&told, sizeof(told), (void *)(ctx->sp + 8)) || n > told.len)
+		return 0;
+	struct call call = {.conn = told.conn, .dir = DIR_READ};
+
+	call_bytes(id, &call, SOURCE_GOTLS, told.buf, n);
+	if (GO_ARG2(ctx) && is_eof(GO_ARG3(ctx)))
+		call_eof(id, &call, SOURCE_GOTLS);
 	return 0;
 }
 

@@ -131,22 +131,23 @@ type gotlsVerdictKey struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	gotlsMapCalls           = "calls"
-	gotlsMapConfig          = "config"
-	gotlsMapConns           = "conns"
-	gotlsMapOwners          = "owners"
-	gotlsMapPlaces          = "places"
-	gotlsMapProcs           = "procs"
-	gotlsMapRings           = "rings"
-	gotlsMapSockCalls       = "sock_calls"
-	gotlsMapStats           = "stats"
-	gotlsMapThreads         = "threads"
-	gotlsMapVerdicts        = "verdicts"
-	gotlsProgGotlsClose     = "gotls_close"
-	gotlsProgGotlsHandshake = "gotls_handshake"
-	gotlsProgGotlsRead      = "gotls_read"
-	gotlsProgGotlsReturn    = "gotls_return"
-	gotlsProgGotlsWrite     = "gotls_write"
+	gotlsMapCalls            = "calls"
+	gotlsMapConfig           = "config"
+	gotlsMapConns            = "conns"
+	gotlsMapOwners           = "owners"
+	gotlsMapPlaces           = "places"
+	gotlsMapProcs            = "procs"
+	gotlsMapRings            = "rings"
+	gotlsMapSockCalls        = "sock_calls"
+	gotlsMapStats            = "stats"
+	gotlsMapThreads          = "threads"
+	gotlsMapVerdicts         = "verdicts"
+	gotlsProgGotlsClose      = "gotls_close"
+	gotlsProgGotlsHandshake  = "gotls_handshake"
+	gotlsProgGotlsRead       = "gotls_read"
+	gotlsProgGotlsReadReturn = "gotls_read_return"
+	gotlsProgGotlsReturn     = "gotls_return"
+	gotlsProgGotlsWrite      = "gotls_write"
 )
 
 // loadGotls returns the embedded CollectionSpec for gotls.
@@ -191,11 +192,12 @@ type gotlsSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type gotlsProgramSpecs struct {
-	GotlsClose     *ebpf.ProgramSpec `ebpf:"gotls_close"`
-	GotlsHandshake *ebpf.ProgramSpec `ebpf:"gotls_handshake"`
-	GotlsRead      *ebpf.ProgramSpec `ebpf:"gotls_read"`
-	GotlsReturn    *ebpf.ProgramSpec `ebpf:"gotls_return"`
-	GotlsWrite     *ebpf.ProgramSpec `ebpf:"gotls_write"`
+	GotlsClose      *ebpf.ProgramSpec `ebpf:"gotls_close"`
+	GotlsHandshake  *ebpf.ProgramSpec `ebpf:"gotls_handshake"`
+	GotlsRead       *ebpf.ProgramSpec `ebpf:"gotls_read"`
+	GotlsReadReturn *ebpf.ProgramSpec `ebpf:"gotls_read_return"`
+	GotlsReturn     *ebpf.ProgramSpec `ebpf:"gotls_return"`
+	GotlsWrite      *ebpf.ProgramSpec `ebpf:"gotls_write"`
 }
 
 // gotlsMapSpecs contains maps before they are loaded into the kernel.
@@ -280,11 +282,12 @@ type gotlsVariables struct {
 //
 // It can be passed to loadGotlsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type gotlsPrograms struct {
-	GotlsClose     *ebpf.Program `ebpf:"gotls_close"`
-	GotlsHandshake *ebpf.Program `ebpf:"gotls_handshake"`
-	GotlsRead      *ebpf.Program `ebpf:"gotls_read"`
-	GotlsReturn    *ebpf.Program `ebpf:"gotls_return"`
-	GotlsWrite     *ebpf.Program `ebpf:"gotls_write"`
+	GotlsClose      *ebpf.Program `ebpf:"gotls_close"`
+	GotlsHandshake  *ebpf.Program `ebpf:"gotls_handshake"`
+	GotlsRead       *ebpf.Program `ebpf:"gotls_read"`
+	GotlsReadReturn *ebpf.Program `ebpf:"gotls_read_return"`
+	GotlsReturn     *ebpf.Program `ebpf:"gotls_return"`
+	GotlsWrite      *ebpf.Program `ebpf:"gotls_write"`
 }
 
 func (p *gotlsPrograms) Close() error {
@@ -292,6 +295,7 @@ func (p *gotlsPrograms) Close() error {
 		p.GotlsClose,
 		p.GotlsHandshake,
 		p.GotlsRead,
+		p.GotlsReadReturn,
 		p.GotlsReturn,
 		p.GotlsWrite,
 	)

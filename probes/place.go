@@ -46,6 +46,12 @@ func place(code []byte, args []register, returns bool) placing {
 	return plain
 }
 
+// spills reports whether a Go function surely has its first words of arguments, args, in the
+// place that its caller has left for them above the return address, whenever it returns.
+func spills(code []byte, args []register) bool {
+	return len(code) <= maxPlaced && decode(code).spills(args)
+}
+
 // A probe is a placing's entry or exit as the kernel is asked for it.
 type probe struct {
 	at    uint64 // from the function's first byte

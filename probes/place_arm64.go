@@ -20,4 +20,7 @@ func decode([]byte) *routine { return &routine{} }
 func (*routine) entry([]register) (spot, bool) { return spot{}, false }
 func (*routine) exit() (spot, bool)            { return spot{}, false }
 
+// spills is not found out on arm64.
+func (*routine) spills([]register) bool { return false }
+
 func emulated([]byte) bool { return false }

@@ -51,18 +51,17 @@ func findGo(f *elfFile) (*target, error) {
 		return nil, errNoTarget
 	}
 	t := &target{}
-	returns := hook{program: "gotls_return"}
 	for _, h := range []struct {
 		program string
 		names   []string
-		returns bool
+		returns string // the program at their returns
 	}{
-		{"gotls_handshake", []string{goClient, goServer}, false},
-		{"gotls_close", []string{goClose}, false},
-		{"gotls_read", []string{goRead}, true},
-		{"gotls_write", []string{goWrite}, true},
+		{"gotls_handshake", []string{goClient, goServer}, ""},
+		{"gotls_close", []string{goClose}, ""},
+		{"gotls_read", []string{goRead}, "gotls_read_return"},
+		{"gotls_write", []string{goWrite}, "gotls_return"},
 	} {
-		k := hook{program: h.program}
+		k, returns := hook{program: h.program}, hook{program: h.returns}
 		for _, name := range h.names {
 			fn := want[name]
 			off, ok := fileOffset(f.File, fn.start)
@@ -74,7 +73,7 @@ func findGo(f *elfFile) (*target, error) {
 				return nil, fmt.Errorf("read %s: %w", name, err)
 			}
 			k.sites = append(k.sites, site{name, off, place(code, goArgs, false)})
-			if !h.returns {
+			if h.returns == "" {
 				continue
 			}
 			rets, err := findReturns(code)
@@ -84,12 +83,16 @@ func findGo(f *elfFile) (*target, error) {
 			for _, ret := range rets {
 				returns.sites = append(returns.sites, site{name: name, start: off + ret})
 			}
+			if name == goRead && !spills(code, goArgs[:3]) {
+				returns.program = "gotls_return"
+			}
 		}
-		if k.sites != nil {
-			t.hooks = append(t.hooks, k)
+		for _, k := range []hook{k, returns} {
+			if k.sites != nil {
+				t.hooks = append(t.hooks, k)
+			}
 		}
 	}
-	t.hooks = append(t.hooks, returns)
 	return t, nil
 }
 
