@@ -92,7 +92,7 @@ func (s *store) forget() {
 
 // turn has a running store read sockets by another way. Nobody reads them meanwhile.
 func (s *store) turn(way string, meanwhile func()) error {
-	err := closeAll(s.taps.socketLinks)
+	err := s.taps.leaveSockets()
 	s.forget()
 	s.taps.cfg.Sockets = way
 	meanwhile()

@@ -2,6 +2,7 @@ package probes
 
 import (
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 
 	"github.com/tollwire/tollwire/flow"
 )
@@ -19,10 +20,11 @@ type SourceStats struct {
 	LostEnds  uint64 // ends of directions, connections and (SourceNone) processes that no ring had room for
 	// Missed is how often the kernel passed a place without running the tap's program
 	// there: another task was preempted inside of it on the same CPU (fentry on
-	// preemptible kernels, raw tracepoints since Linux 7.0), or more calls slept than a
-	// kretprobe has room for. What these calls moved is found by the socket's next call
-	// and counted as seen and dropped, GapMissed. Zero where the kernel does not count
-	// it: before Linux 5.12, of kretprobes before 6.7.
+	// preemptible kernels, raw tracepoints since Linux 7.0) or inside of bpf(2) with a map
+	// (kprobes, perf's tracepoints), or more calls slept than a kretprobe has room for.
+	// What these calls moved is found by the socket's next call and counted as seen and
+	// dropped, GapMissed. Zero where the kernel does not count it: before Linux 5.12, of
+	// kretprobes before 6.7.
 	Missed uint64
 }
 
@@ -71,8 +73,10 @@ func (t *Taps) countMissed(s *Stats) {
 			s.Sources[source].Missed += n.RecursionMisses
 		}
 	}
-	if t.core.ProcessExit != nil {
-		count(flow.SourceNone, t.core.ProcessExit)
+	for _, p := range []*ebpf.Program{t.core.ProcessExit, t.core.ProcessExitWhole} { // one of them is attached
+		if p != nil {
+			count(flow.SourceNone, p)
+		}
 	}
 	for _, l := range t.loaded {
 		for _, p := range l.Programs {
@@ -81,13 +85,22 @@ func (t *Taps) countMissed(s *Stats) {
 	}
 	t.following.Lock()
 	defer t.following.Unlock()
-	for _, l := range t.socketLinks {
+	for source, n := range t.missed {
+		s.Sources[source].Missed += n
+	}
+	s.Sources[t.sockets].Missed += missedBy(t.socketLinks)
+}
+
+// missedBy is how often the kernel had no room for kprobes' calls.
+func missedBy(links []link.Link) (n uint64) {
+	for _, l := range links {
 		info, err := l.Info()
 		if err != nil || info.PerfEvent() == nil {
 			continue
 		}
 		if k := info.PerfEvent().Kprobe(); k != nil {
-			s.Sources[t.sockets].Missed += k.Missed
+			n += k.Missed
 		}
 	}
+	return n
 }

@@ -94,9 +94,10 @@ type Taps struct {
 	loaded      []loaded
 	links       []link.Link
 	socketLinks []link.Link
-	multi       bool        // uprobe_multi links
-	cookies     bool        // what a probe tells its program, since Linux 5.15
-	sockets     flow.Source // SourceNone: not seen
+	multi       bool                    // uprobe_multi links
+	cookies     bool                    // what a probe tells its program, since Linux 5.15
+	sockets     flow.Source             // SourceNone: not seen
+	missed      [flow.NumSources]uint64 // what socketLinks had missed that are closed
 	finder      *finder
 
 	signatures signature.Set
@@ -316,6 +317,16 @@ func (t *Taps) readSockets() error {
 	return nil
 }
 
+// leaveSockets detaches from the sockets. What was missed there stays counted.
+func (t *Taps) leaveSockets() error {
+	t.following.Lock()
+	defer t.following.Unlock()
+	links := t.socketLinks
+	t.socketLinks = nil
+	t.missed[t.sockets] += missedBy(links)
+	return closeAll(links)
+}
+
 // Shards returns how many independent streams of records there are; all records
 // of one connection come from one shard, the end of a process from every shard.
 func (t *Taps) Shards() int { return len(t.readers) }
@@ -364,11 +375,12 @@ func (t *Taps) Close() error {
 		if t.finder != nil {
 			t.err = t.finder.stop()
 		}
+		t.err = errors.Join(t.err, t.leaveSockets())
 		t.following.Lock()
-		for _, l := range slices.Concat(t.links, t.socketLinks, t.joins) {
+		for _, l := range slices.Concat(t.links, t.joins) {
 			t.err = errors.Join(t.err, l.Close())
 		}
-		t.links, t.socketLinks, t.joins, t.followed = nil, nil, nil, true
+		t.links, t.joins, t.followed = nil, nil, true
 		t.following.Unlock()
 		deadline := time.Now().Add(time.Second)
 		for _, r := range t.readers {
