@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -23,6 +22,7 @@ func needRoot(t *testing.T) {
 	if os.Geteuid() != 0 || testing.Short() {
 		t.Skip("attaches, and so needs root and some seconds; make test-root runs this")
 	}
+	watch(t)
 }
 
 // store is a running kernel side and all that came out of it.
@@ -135,8 +135,10 @@ func start(t *testing.T, cfg Config) *capture {
 		t.Logf("attached after %v; sockets by %s", took.Round(time.Millisecond), s.taps.sockets)
 	}
 	c := &capture{T: t, store: s}
+	tried, before := watch(t), s.taps.Stats().missed()
 	t.Cleanup(func() {
 		c.balanced()
+		tried.missed = tried.missed || s.taps.Stats().missed() > before
 		s.mu.Lock()
 		for _, w := range s.wrong {
 			t.Error(w)
@@ -147,9 +149,6 @@ func start(t *testing.T, cfg Config) *capture {
 			if err := s.close(); err != nil {
 				t.Error(err)
 			}
-		}
-		if t.Failed() && !slices.Contains(failing, t.Name()) {
-			failing = append(failing, t.Name())
 		}
 	})
 	return c

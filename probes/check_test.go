@@ -67,6 +67,7 @@ func asRoot(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root to take capabilities away and to attach")
 	}
+	probes.Watch(t)
 }
 
 // TestCheckNamesWhatIsMissing takes each capability away in turn: the report names
@@ -112,18 +113,12 @@ func TestCheckNamesWhatIsMissing(t *testing.T) {
 	}
 }
 
-// asked is set once TestCheckKnowsWhatUprobesWant has run.
-var asked bool
-
 // TestCheckKnowsWhatUprobesWant: with the capabilities that deploy/ gives, either all is
 // there or CAP_SYS_ADMIN is named, and with that all is there. Kernels before 6.6 with the
 // fix of CVE-2025-38466 want it.
 func TestCheckKnowsWhatUprobesWant(t *testing.T) {
 	asRoot(t)
-	if asked {
-		t.Skip("is the same by every way to the sockets, and was run before")
-	}
-	asked = true
+	probes.AnyWay(t)
 	look := func(r *probes.Report) (uprobes probes.Feature, admin probes.Capability) {
 		for _, f := range r.Features {
 			if f.Name == "uprobes" {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -25,43 +26,87 @@ func TestMain(m *testing.M) {
 		if byWay != *ways {
 			fmt.Println("sockets by", byWay)
 		}
-		before := missed()
-		failed := m.Run()
-		switch n := missed() - before; {
-		case n == 0:
-		case n > mayMiss(shared.taps.sockets):
-			fmt.Printf("FAIL: by %s the kernel left out programs %d times\n", byWay, n)
-			failed = 1
-		case failed != 0 && len(failing) > 0:
-			again := "^(" + strings.Join(failing, "|") + ")$"
-			fmt.Printf("by %s the kernel left out programs %d times, so once more: %s\n", byWay, n, again)
-			all := flag.Lookup("test.run").Value.String()
-			flag.Set("test.run", again)
-			shared.forget()
-			failed = m.Run()
-			flag.Set("test.run", all)
-		}
-		failing = nil
-		code = max(code, failed)
+		code = max(code, runByWay(m))
 	}
 	os.Exit(code)
 }
 
-// mayMiss is how many calls may be missed in one run: where the kernel preempts itself, a
-// few by any way, as each verdict and each reading of counters is a bpf(2) call (settings).
-func mayMiss(way flow.Source) uint64 {
+// runByWay runs all tests by one way to the sockets, and holds the kernel to what it may
+// leave out meanwhile.
+func runByWay(m *testing.M) int {
+	before := counted()
+	clear(tried)
+	code := m.Run()
+	if names, others := again(); names != nil {
+		fmt.Printf("by %s the kernel left out programs while these failed, so once more: %s\n", byWay, strings.Join(names, " "))
+		skip := flag.Lookup("test.skip").Value
+		was := skip.String()
+		// All but others, as what does not attach is not in tried.
+		flag.Set("test.skip", strings.Trim(was+"|^("+strings.Join(others, "|")+")$", "|"))
+		shared.forget()
+		code = m.Run()
+		flag.Set("test.skip", was)
+	}
+	if shared == nil {
+		return code
+	}
+	n, calls := missedSince(before)
+	fmt.Printf("by %s the kernel left out programs %d times beside %d calls\n", byWay, n, calls)
+	if most := mayMiss(shared.taps.sockets, calls); n > most {
+		fmt.Printf("FAIL: want at most %d\n", most)
+		return 1
+	}
+	return code
+}
+
+// mayMiss is how many calls may be missed beside so many that are seen: none where the
+// kernel does not preempt itself. Where it does, a task that is preempted in bpf(2) with a
+// map costs others theirs by any way (settings). Beside a program that does nothing else
+// one in 270 was missed; the tests, which ask for counters now and then, are in there for
+// less than a tenth of their time.
+func mayMiss(way flow.Source, calls uint64) uint64 {
 	switch {
 	case misses(way):
 		return math.MaxUint64
 	case running().preempts:
-		return 3
+		return calls/2700 + 3 // as few calls are missed by chance alone
 	}
 	return 0
 }
 
-// failing are the tests with taps that failed in this run. Where the kernel leaves out
-// programs by its nature they are run once more, so that chance does not fail them.
-var failing []string
+// tried are the tests of this run that attach, each with its subtests.
+var tried = map[string]*trial{}
+
+type trial struct{ failed, missed bool }
+
+// watch notes what becomes of a test.
+func watch(t *testing.T) *trial {
+	name, _, _ := strings.Cut(t.Name(), "/")
+	if tried[name] == nil {
+		tried[name] = new(trial)
+	}
+	this := tried[name]
+	t.Cleanup(func() { this.failed = this.failed || t.Failed() })
+	return this
+}
+
+// again are the tests to be run once more, so that chance does not fail them, and the
+// others of tried: those that failed while the kernel left out programs. None where
+// another one failed too.
+func again() (names, others []string) {
+	for name, t := range tried {
+		switch {
+		case !t.failed:
+			others = append(others, name)
+		case !t.missed:
+			return nil, nil
+		default:
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names, others
+}
 
 // anyWay skips a test to which the way to the sockets is nothing, after its first run.
 func anyWay(t *testing.T) {
@@ -71,14 +116,27 @@ func anyWay(t *testing.T) {
 	}
 }
 
-// missed is how often the kernel has left out a program of the shared taps.
-func missed() (n uint64) {
-	if shared != nil {
-		for _, s := range shared.taps.Stats().Sources {
-			n += s.Missed
-		}
+// counted is what the shared taps have counted.
+func counted() Stats {
+	if shared == nil {
+		return Stats{}
+	}
+	return shared.taps.Stats()
+}
+
+// missed is how often the kernel has left out a program.
+func (s Stats) missed() (n uint64) {
+	for _, s := range s.Sources {
+		n += s.Missed
 	}
 	return n
+}
+
+// missedSince is how many calls the shared taps have missed since then, and how many were
+// seen at the sockets.
+func missedSince(before Stats) (missed, calls uint64) {
+	now, way := counted(), shared.taps.sockets
+	return now.missed() - before.missed(), now.Sources[way].Calls - before.Sources[way].Calls
 }
 
 // forget has nothing found that was seen so far.
