@@ -25,13 +25,14 @@ import (
 type load struct {
 	name, kind  string
 	size, calls int
+	fill        string // of its bytes; by default "."
 }
 
 var loads = []load{
-	{"256B", "exchange", 256, 3000},
-	{"4KiB", "exchange", 4 << 10, 2000},
-	{"16KiB", "exchange", 16 << 10, 1000},
-	{"ignored", "ignored", 256, 3000},
+	{name: "256B", kind: "exchange", size: 256, calls: 3000},
+	{name: "4KiB", kind: "exchange", size: 4 << 10, calls: 2000},
+	{name: "16KiB", kind: "exchange", size: 16 << 10, calls: 1000},
+	{name: "ignored", kind: "ignored", size: 256, calls: 3000},
 }
 
 // looper is testdata/sslloop.c, running.
@@ -68,7 +69,7 @@ func startLooper(b testing.TB) *looper {
 
 // ask returns the nanoseconds of one SSL_write and one SSL_read.
 func (l *looper) ask(w load) (ns float64, err error) {
-	fmt.Fprintf(l.in, "%s %d %d\n", w.kind, w.size, w.calls)
+	fmt.Fprintf(l.in, "%s %d %d %s\n", w.kind, w.size, w.calls, cmp.Or(w.fill, "."))
 	if !l.out.Scan() {
 		return 0, errors.New("the looping program has ended")
 	}

@@ -2,8 +2,10 @@ package probes
 
 import (
 	"bytes"
+	"fmt"
 	"maps"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 
@@ -62,26 +64,32 @@ func TestOwnStacks(t *testing.T) {
 // where the kernel takes the CPU from one in the middle of a probe.
 func TestPreempted(t *testing.T) {
 	anyWay(t)
-	const programs, calls = 4, 2000
+	const programs, size, calls = 4, 256, 2000
 	c := start(t, Config{})
 	url, ca := server(t, true)
 	c.known(url, ca) // the loops' library is this program's
-	before := c.taps.Stats().Sources[flow.SourceOpenSSL]
 	var loops sync.WaitGroup
-	for range programs {
+	fill := func(i int) string { return fmt.Sprintf("<program-%d>", i) }
+	for i := range programs {
 		l := startLooper(t)
 		loops.Go(func() {
-			if _, err := l.ask(load{kind: "exchange", size: 256, calls: calls}); err != nil {
+			if _, err := l.ask(load{kind: "exchange", size: size, calls: calls, fill: fill(i)}); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	loops.Wait()
-	now := c.taps.Stats().Sources[flow.SourceOpenSSL]
-	if seen := now.Seen - before.Seen; seen < programs*calls*2*256 {
-		t.Errorf("%d bytes were seen, want %d", seen, programs*calls*2*256)
-	}
-	if now.Submitted-before.Submitted < programs*calls*2*256 {
-		t.Errorf("%+v, before %+v", now, before)
+	for i := range programs {
+		for _, head := range []string{"POST /v1/chat/completions HTTP/1.1\r\n", "HTTP/1.1 200 OK\r\n"} {
+			one := head + strings.Repeat(fill(i), size)[len(head):size]
+			want := []byte(strings.Repeat(one, calls/2))
+			for _, dir := range []flow.Dir{flow.Write, flow.Read} {
+				got := c.one(dir, one)
+				if got.source != flow.SourceOpenSSL || got.late || got.gap != 0 || !bytes.Equal(got.bytes, want) {
+					t.Errorf("%v of %q: source %v, late %v, gap %d, %d bytes, want %d", dir, one[:len(head)+len(fill(i))],
+						got.source, got.late, got.gap, len(got.bytes), len(want))
+				}
+			}
+		}
 	}
 }
