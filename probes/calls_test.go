@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -63,6 +64,9 @@ func TestPlaces(t *testing.T) {
 			taken = append(taken, i)
 		}
 	}
+	if len(taken) == 0 {
+		t.Error("there was no place to take")
+	}
 	for _, m := range []manner{{"nested", 1}, {"threads", 4}, {"forked", 2}} {
 		t.Run("taken/"+m.name, func(t *testing.T) { c.makes(t, bin, m) })
 	}
@@ -71,28 +75,69 @@ func TestPlaces(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	t.Run("free/threads", func(t *testing.T) { c.makes(t, bin, manner{"threads", 4}) })
-	dead := func() (left []string) {
-		var place uint32
-		var id uint64
-		all := owners.Iterate()
-		for all.Next(&place, &id) {
-			task := fmt.Sprintf("/proc/%d/task/%d", id>>32, uint32(id))
-			if _, err := os.Stat(task); err != nil {
-				left = append(left, task)
-			}
+	t.Run("free/threads", func(t *testing.T) {
+		c, m := &capture{T: t, store: c.store}, manner{"threads", 4}
+		id := strings.ReplaceAll(t.Name(), "/", "-")
+		cmd := exec.Command(bin, m.name, id)
+		cmd.Stderr = os.Stderr
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
 		}
-		if err := all.Err(); err != nil {
-			t.Error(err)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
 		}
-		return left
+		defer in.Close()
+		c.made(id, m)
+		threads := threadsOf(t, cmd.Process.Pid)
+		if len(threads) != 1+m.calls {
+			t.Errorf("%d threads live, want %d", len(threads), 1+m.calls)
+		}
+		// Another program's thread may have the place of one, not those of all.
+		own := c.inPlace(threads)
+		if len(own) == 0 {
+			t.Error("none of the threads has its place")
+		}
+		in.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		for end := time.Now().Add(20 * time.Second); len(own) > 0 && time.Now().Before(end); own = c.inPlace(threads) {
+			time.Sleep(10 * time.Millisecond)
+		}
+		if len(own) > 0 {
+			t.Errorf("these have ended and have their places: %x", own)
+		}
+	})
+}
+
+// threadsOf are a process's threads, as the programs know them.
+func threadsOf(t *testing.T, pid int) (ids []uint64) {
+	t.Helper()
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		t.Fatal(err)
 	}
-	for end := time.Now().Add(time.Second); len(dead()) > 0 && time.Now().Before(end); {
-		time.Sleep(10 * time.Millisecond)
+	for _, task := range tasks {
+		tid, err := strconv.Atoi(task.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, uint64(pid)<<32|uint64(tid))
 	}
-	if left := dead(); left != nil {
-		t.Errorf("places of threads that have ended: %v", left)
+	return ids
+}
+
+// inPlace are those threads that own their place.
+func (c *capture) inPlace(threads []uint64) (own []uint64) {
+	for _, id := range threads {
+		var owner uint64
+		places := c.taps.core.Places.MaxEntries()
+		if c.taps.core.Owners.Lookup(uint32(id)%places, &owner) == nil && owner == id {
+			own = append(own, id)
+		}
 	}
+	return own
 }
 
 // ready waits until OpenSSL is tapped.
@@ -103,9 +148,14 @@ func (c *capture) ready() {
 
 // makes has calls made in a manner.
 func (c *capture) makes(t *testing.T, bin string, m manner) {
-	c = &capture{T: t, store: c.store}
 	id := strings.ReplaceAll(t.Name(), "/", "-")
 	run(t, nil, bin, m.name, id)
+	(&capture{T: t, store: c.store}).made(id, m)
+}
+
+// made holds what was seen of the calls to how they were made.
+func (c *capture) made(id string, m manner) {
+	c.Helper()
 	for i := range m.calls {
 		id := id
 		if m.calls > 1 {
@@ -122,10 +172,10 @@ func (c *capture) makes(t *testing.T, bin string, m manner) {
 			got := c.one(dir, "id="+id+" ")
 			// Without cookies, before Linux 5.15, ended means no more than closed.
 			if ended := dir == flow.Read && strings.HasPrefix(m.name, "ended") && c.taps.cookies; got.ended != ended {
-				t.Errorf("%v %s: ended %v, want %v", dir, id, got.ended, ended)
+				c.Errorf("%v %s: ended %v, want %v", dir, id, got.ended, ended)
 			}
 			if got.source != flow.SourceOpenSSL || got.late || got.gap != 0 || got.heads != 1 || !bytes.Equal(got.bytes, want) {
-				t.Errorf("%v %s: source %v, late %v, gap %d, heads %d, %d bytes, want %d", dir, id, got.source, got.late, got.gap, got.heads, len(got.bytes), len(want))
+				c.Errorf("%v %s: source %v, late %v, gap %d, heads %d, %d bytes, want %d", dir, id, got.source, got.late, got.gap, got.heads, len(got.bytes), len(want))
 			}
 		}
 	}

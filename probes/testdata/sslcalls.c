@@ -218,9 +218,13 @@ static void ended(const char *id, int ex, int in_order)
 	free_pair(p);
 }
 
+// Makes its calls, and lives until the input ends.
 static void *thread(void *id)
 {
+	char c;
+
 	simple(id, 2);
+	must(read(0, &c, 1) == 0, "waiting");
 	return NULL;
 }
 
