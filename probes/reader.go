@@ -16,9 +16,18 @@ import (
 
 const hdrSize = int(unsafe.Sizeof(coreHdr{}))
 
+// ring is a *ringbuf.Reader.
+type ring interface {
+	ReadInto(*ringbuf.Record) error
+	SetDeadline(time.Time)
+	AvailableBytes() int
+	Flush() error
+	Close() error
+}
+
 // reader turns one ring's records into flow.Data.
 type reader struct {
-	ring *ringbuf.Reader
+	ring ring
 	rec  ringbuf.Record
 
 	wake  func(on bool) // whether the kernel is to wake this reader

@@ -3,10 +3,12 @@ package probes
 import (
 	"errors"
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/ringbuf"
 
 	"github.com/tollwire/tollwire/flow"
 )
@@ -32,6 +34,22 @@ func TestReadAfterClose(t *testing.T) {
 	}
 }
 
+// countedRing counts how often somebody looks whether a ring has records.
+type countedRing struct {
+	ring
+	looks atomic.Int32
+}
+
+func (c *countedRing) ReadInto(rec *ringbuf.Record) error {
+	c.looks.Add(1)
+	return c.ring.ReadInto(rec)
+}
+
+func (c *countedRing) AvailableBytes() int {
+	c.looks.Add(1)
+	return c.ring.AvailableBytes()
+}
+
 // TestIdleReaderWaits: who finds nothing asks once to be woken, and does not look on.
 func TestIdleReaderWaits(t *testing.T) {
 	needRoot(t)
@@ -45,6 +63,8 @@ func TestIdleReaderWaits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	looked := &countedRing{ring: r.ring}
+	r.ring = looked
 	ended := make(chan error, 1)
 	go func() {
 		var d flow.Data
@@ -59,6 +79,9 @@ func TestIdleReaderWaits(t *testing.T) {
 	case err := <-ended:
 		t.Errorf("ended: %v", err)
 	case <-time.After(3 * wait / 2): // once it looks by itself
+	}
+	if n := looked.looks.Load(); n > 20 { // 7 are right
+		t.Errorf("it looked %d times for what is not there", n)
 	}
 	if err := r.drain(time.Second); err != nil {
 		t.Error(err)
