@@ -15,7 +15,8 @@ import (
 // While a task is preempted inside of a BPF program, the kernel leaves that program out
 // for every other task of the CPU. It preempts those of fentry where it preempts itself,
 // and since Linux 7.0, which always does, those of raw tracepoints too; those of kprobes
-// and of perf's tracepoints never.
+// and of perf's tracepoints never. These it leaves out while a task is preempted in bpf(2)
+// with a map, which is far more seldom (settings).
 
 // alwaysPreempts are the versions, as uname -v says them, of kernels that were built to
 // preempt themselves.

@@ -48,7 +48,7 @@ func (s *self) capture(emit func(metric.Sample), user *decoder.Stats) {
 			count("tollwire.capture.ends.lost", "", "Ends of connections, directions and (source none) processes that the ring had no room for.", t.LostEnds, metric.Attr{Key: "source", Value: name})
 		}
 		if t.Missed > 0 || t.Calls > 0 {
-			count("tollwire.capture.calls.missed", "", "Times that the kernel left out a tap's program, as another task was preempted inside of it, or too many calls slept: what these calls moved the socket's next call finds, and counts as dropped, missed.", t.Missed, metric.Attr{Key: "source", Value: name})
+			count("tollwire.capture.calls.missed", "", "Times that the kernel left out a tap's program, as another task was preempted inside of it or in bpf(2) with a map, or too many calls slept: what these calls moved the socket's next call finds, and counts as dropped, missed.", t.Missed, metric.Attr{Key: "source", Value: name})
 		}
 		if t.Calls == 0 {
 			continue
