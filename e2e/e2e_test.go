@@ -274,7 +274,7 @@ func TestCutByTheClient(t *testing.T) {
 	a := s.agent()
 	r := s.run(s.program("node"), clients.Spec{BaseURL: s.sim.URL, CA: s.sim.CA,
 		Calls: []clients.Call{{Provider: "anthropic", Stream: true, PromptBytes: 300, Sim: "tokens=2000;rate=100"}}})
-	time.Sleep(700 * time.Millisecond)
+	s.inStreams(1)
 	if err := r.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -296,20 +296,25 @@ func TestKilledInMidStream(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
 		t.Run(sig.String(), func(t *testing.T) {
 			s := start(t)
-			before := programs(t)
 			a, err := trial.StartAgent(s.ctx, bin.agent, t.TempDir())
 			if err != nil {
 				t.Fatal(err)
 			}
-			if programs(t) == before {
+			ours := programs(t, a.PID())
+			if len(loaded(t, ours)) == 0 {
 				t.Fatal("the agent loaded no program: the test says nothing")
 			}
 			var runs []*clients.Run
 			for i := range s.programs {
-				runs = append(runs, s.run(&s.programs[i], clients.Spec{BaseURL: s.sim.URL, CA: s.sim.CA,
-					Calls: []clients.Call{{Provider: "openai", Stream: true, PromptBytes: 300, Sim: "tokens=300;rate=150"}}}))
+				runs = append(runs, s.run(&s.programs[i], clients.Spec{BaseURL: s.sim.URL, CA: s.sim.CA, Wait: true,
+					Calls: []clients.Call{{Provider: "openai", Stream: true, PromptBytes: 300, Sim: "tokens=600;rate=150"}}}))
 			}
-			time.Sleep(time.Second) // all are in their streams of two seconds
+			for _, r := range runs {
+				if err := r.Go(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s.inStreams(len(runs))
 			if err := a.Stop(sig); err != nil {
 				t.Error(err)
 			}
@@ -321,12 +326,12 @@ func TestKilledInMidStream(t *testing.T) {
 					t.Errorf("%s: %s", e.Client, e.Outcome)
 				}
 			}
-			left := programs(t)
-			for deadline := time.Now().Add(5 * time.Second); left > before && time.Now().Before(deadline); left = programs(t) {
+			left := loaded(t, ours)
+			for deadline := time.Now().Add(5 * time.Second); len(left) > 0 && time.Now().Before(deadline); left = loaded(t, ours) {
 				time.Sleep(50 * time.Millisecond)
 			}
-			if left > before {
-				t.Errorf("%d programs are in the kernel, %d were before", left, before)
+			if len(left) > 0 {
+				t.Errorf("%d of the agent's %d programs are in the kernel", len(left), len(ours))
 			}
 		})
 	}
