@@ -36,7 +36,7 @@ test-unit:
 
 .PHONY: test-race
 test-race:
-	CGO_ENABLED=1 go test -race -short ./...
+	CGO_ENABLED=1 go test -race -short -timeout 30m ./...
 
 # Tests that attach for real: they need root, so they are built as you and run as root,
 # one after the other.
@@ -44,7 +44,7 @@ test-race:
 test-root: build
 	@for t in attribution:Real probes: cmd/agent:Timing e2e:; do p=$${t%:*}; \
 	  go test -c -o bin/$$(basename $$p).test ./$$p && \
-	  (cd $$p && $(AS_ROOT) $(CURDIR)/bin/$$(basename $$p).test -test.v -test.timeout 8m -test.count 1 \
+	  (cd $$p && $(AS_ROOT) $(CURDIR)/bin/$$(basename $$p).test -test.v -test.timeout 20m -test.count 1 \
 	    -test.run "$${t#*:}" | $(CURDIR)/hack/testlog) || exit 1; done
 
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo "sudo -E env PATH=$$PATH")
