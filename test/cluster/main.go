@@ -366,7 +366,7 @@ func (t *trialRun) probed(ctx context.Context, _ *verdict) error {
 // answer, and then is away, must hold until it comes back. It knows no pod, and waits
 // for their names for a minute: the calls are made in the outage's last seconds.
 func (t *trialRun) both(ctx context.Context, _ *verdict) error {
-	const last = 30 * time.Second
+	const last = 15 * time.Second
 	if err := t.n.api.hang(); err != nil {
 		return err
 	}
