@@ -30,6 +30,7 @@ test: setup test-unit test-race test-root ## Every test that needs no cluster, n
 # What attaches is left to test-root, what downloads 240 MB to test-sdks.
 .PHONY: test-unit
 test-unit:
+	@hack/fetch mod download
 	go vet ./...
 	go tool depguard ./...
 	go test -skip '^TestTiming$$' $$(go list ./... | grep -vE '/(probes|e2e|sdks)$$')
@@ -156,7 +157,7 @@ test-go: setup ## Programs built by every Go since 1.18: with symbols, stripped,
 
 .PHONY: test-render
 test-render: ## Kustomize and Helm render the same manifests
-	cd deploy/render && go test -count=1 ./...
+	cd deploy/render && ../../hack/fetch mod download && go test -count=1 ./...
 
 .PHONY: image
 image: ## The agent's image for amd64 and arm64, made without a Docker engine
