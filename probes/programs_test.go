@@ -15,16 +15,19 @@ import (
 	"time"
 )
 
-// server answers with the size of what it was sent, with bytes= bytes, or until it closes.
+// server answers with the size of what it was sent, with bytes= bytes, or until it closes;
+// with hold= it waits so long before it reads.
 func server(t *testing.T, tls bool) (url, ca string) {
 	t.Helper()
-	return serverAway(t, tls, 0)
+	return serverAway(t, tls, func() time.Duration { return 0 })
 }
 
 // serverAway is a server whose handshake takes that long at the least.
-func serverAway(t *testing.T, tls bool, away time.Duration) (url, ca string) {
+func serverAway(t *testing.T, tls bool, away func() time.Duration) (url, ca string) {
 	t.Helper()
 	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		hold, _ := time.ParseDuration(r.URL.Query().Get("hold"))
+		time.Sleep(hold)
 		n, _ := io.Copy(io.Discard, r.Body)
 		if r.URL.Query().Has("bytes") {
 			size := 0
@@ -50,7 +53,7 @@ func serverAway(t *testing.T, tls bool, away time.Duration) (url, ca string) {
 	}
 	s := httptest.NewUnstartedServer(h)
 	s.TLS = &cryptotls.Config{GetConfigForClient: func(*cryptotls.ClientHelloInfo) (*cryptotls.Config, error) {
-		time.Sleep(away)
+		time.Sleep(away())
 		return nil, nil
 	}}
 	s.StartTLS()

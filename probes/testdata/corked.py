@@ -1,6 +1,6 @@
 # corked.py HOST PORT ID HOW: makes a request by GnuTLS in one of the ways that gnutls_record_send
 # allows: "corked", its parts gathered and then sent together; "again", without blocking, each send that
-# was told to come again repeated with NULL.
+# was told to come again repeated with NULL, while the server reads nothing.
 import ctypes, select, socket, sys
 
 host, port, id, how = sys.argv[1:]
@@ -43,8 +43,8 @@ def send(data):
         data = data[must(n) :]
 
 
-size = 5 if how == "corked" else 400_000
-head = f"POST /v1/x?until-close&id={id} HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n".encode()
+size, hold = (5, "0s") if how == "corked" else (400_000, "300ms")
+head = f"POST /v1/x?until-close&id={id}&hold={hold} HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n".encode()
 if how == "corked":
     lib.gnutls_record_cork(session)
     for part in head, b"he", b"llo":
