@@ -1,32 +1,37 @@
 package e2e
 
 import (
+	"context"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	published "github.com/tollwire/tollwire/internal/programs"
 )
 
-// bun is a program whose TLS is inside and stripped, as it comes from npm.
-func (s *setup) bun() *published.Installed {
-	s.Helper()
+// bun is a program whose TLS is inside and stripped, as it comes from npm: the first time
+// that may take longer than a test has.
+func bun(t *testing.T) *published.Installed {
+	t.Helper()
 	cache, err := published.Cache()
 	if err != nil {
-		s.Fatal(err)
+		t.Fatal(err)
 	}
-	bun, err := published.Published[0].Install(s.ctx, cache)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	bun, err := published.Published[0].Install(ctx, cache)
 	if err != nil {
-		s.Fatal(err)
+		t.Fatal(err)
 	}
 	return bun
 }
 
 // TestCipherTap: make test-cipher-tap runs all programs that are known.
 func TestCipherTap(t *testing.T) {
-	s := start(t)
-	out, err := s.bun().Try(s.ctx, s.agent(), s.sim, 4)
+	bun, s := bun(t), start(t)
+	out, err := bun.Try(s.ctx, s.agent(), s.sim, 4)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,8 +47,8 @@ func TestCipherTap(t *testing.T) {
 // gives no bytes, though what it encrypts looks like a request and is authenticated
 // like a record.
 func TestEncryptionIsNoTLS(t *testing.T) {
-	s := start(t)
-	a, bun := s.agent(), s.bun()
+	bun, s := bun(t), start(t)
+	a := s.agent()
 	if err := bun.Tap(s.ctx, a); err != nil {
 		t.Fatal(err)
 	}

@@ -259,11 +259,25 @@ func (s *setup) balanced(a *trial.Agent) {
 			return
 		}
 		seen, fates = m.Sum("tollwire_capture_seen_bytes_total"), m.Sum("tollwire_capture_bytes_total")
-		if left := seen - fates; left == 0 || time.Since(began) > patience && 0 < left && left <= heads {
+		left := seen - fates
+		if left == 0 {
+			return
+		}
+		if time.Since(began) > patience && 0 < left && left <= heads {
+			s.Logf("%.0f bytes are held back or under way", left)
 			return
 		}
 	}
 	s.Errorf("seen %.0f bytes, decoded + ignored + dropped %.0f", seen, fates)
+}
+
+// dropped is how many bytes were dropped, but for those that the kernel told no program of
+// (docs/kernels.md): they may be another program's, and the calls of this one say "lost".
+func (s *setup) dropped(a *trial.Agent) float64 {
+	s.Helper()
+	m := s.scrape(a)
+	const bytes = "tollwire_capture_bytes_total"
+	return m.Sum(bytes, "fate", "dropped") - m.Sum(bytes, "fate", "dropped", "reason", "missed")
 }
 
 // inStreams returns once the simulator is in mid-stream of n answers over TLS.

@@ -69,7 +69,7 @@ func mayMiss(way flow.Source, calls uint64) uint64 {
 	case misses(way):
 		return math.MaxUint64
 	case running().preempts:
-		return calls/2700 + 3 // as few calls are missed by chance alone
+		return calls/2700 + 3 // where few calls are seen, too
 	}
 	return 0
 }
