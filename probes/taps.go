@@ -233,8 +233,9 @@ func (t *Taps) loadPrograms(source flow.Source, read func() (*ebpf.CollectionSpe
 	}
 	shared := map[string]*ebpf.Map{
 		coreMapCalls: t.core.Calls, coreMapConfig: t.core.Config, coreMapConns: t.core.Conns,
-		coreMapOwners: t.core.Owners, coreMapPlaces: t.core.Places, coreMapProcs: t.core.Procs, coreMapRings: t.core.Rings, coreMapSockCalls: t.core.SockCalls,
-		coreMapStats: t.core.Stats, coreMapThreads: t.core.Threads, coreMapVerdicts: t.core.Verdicts,
+		coreMapOwners: t.core.Owners, coreMapPlaces: t.core.Places, coreMapProcs: t.core.Procs,
+		coreMapRings: t.core.Rings, coreMapSockCalls: t.core.SockCalls, coreMapStats: t.core.Stats,
+		coreMapThreads: t.core.Threads, coreMapVerdicts: t.core.Verdicts,
 	}
 	for name := range shared {
 		if spec.Maps[name] == nil || slices.Contains(own, name) {
