@@ -82,59 +82,58 @@ static __always_inline bool is_eof(__u64 err)
 	       !bpf_probe_read_user(&text, 3, (void *)s.text) && text == ('E' | 'O' << 8 | 'F' << 16);
 }
 
-// A call's return; false when its entry was not seen. A call over another tls.Conn is none.
-static __always_inline bool go_leave(struct pt_regs *ctx)
+// What the function was told, where it has put it above its return address.
+struct go_told {
+	__u64 conn;
+	__u64 buf;
+	__s64 len;
+};
+
+// A call's return. spilled: of a Read that keeps what it was told above its return address,
+// as user space has found in its code. A goroutine waits for an answer there, or a server
+// for a request, when it is tapped; so that it was not seen to begin.
+static __always_inline int go_leave(struct pt_regs *ctx, bool spilled)
 {
-	__u64 id = bpf_get_current_pid_tgid(), g = GO_G(ctx);
+	__u64 id = bpf_get_current_pid_tgid(), g = GO_G(ctx), buf;
 	struct call_key key = {.task = id >> 32, .g = g};
 	struct call *call = bpf_map_lookup_elem(&calls, &key);
 	struct go_stack stack = {};
+	struct go_told told = {};
+	struct call done = {};
 	__s64 n = GO_ARG1(ctx);
 
-	if (!call)
-		return false;
-	if (bpf_probe_read_user(&stack, sizeof(stack), (void *)g) || call->frame != ctx->sp - stack.hi)
-		return true;
-	struct call done = *call;
-
-	bpf_map_delete_elem(&calls, &key);
+	if (call) { // else of one over another tls.Conn, perhaps
+		if (bpf_probe_read_user(&stack, sizeof(stack), (void *)g) ||
+		    call->frame != ctx->sp - stack.hi)
+			return 0;
+		done = *call;
+		buf = done.on_stack ? stack.hi - done.buf : done.buf;
+		bpf_map_delete_elem(&calls, &key);
+	} else {
+		if (!spilled || is_self(id >> 32) ||
+		    bpf_probe_read_user(&told, sizeof(told), (void *)(ctx->sp + 8)) || n > told.len)
+			return 0;
+		done.conn = told.conn;
+		done.dir = DIR_READ;
+		buf = told.buf;
+	}
 	if (n > 0)
-		call_bytes(id, &done, SOURCE_GOTLS, done.on_stack ? stack.hi - done.buf : done.buf, n);
+		call_bytes(id, &done, SOURCE_GOTLS, buf, n);
 	if (done.dir == DIR_READ && GO_ARG2(ctx) && is_eof(GO_ARG3(ctx)))
 		call_eof(id, &done, SOURCE_GOTLS);
-	return true;
+	return 0;
 }
 
 SEC("uprobe/go_return")
 int gotls_return(struct pt_regs *ctx)
 {
-	go_leave(ctx);
-	return 0;
+	return go_leave(ctx, false);
 }
 
-// The return of a Read that keeps its arguments above its return address, as user space has
-// found in its code. A goroutine waits for an answer there, or a server for a request, when
-// it is tapped: what it was told lies there still.
 SEC("uprobe/go_read_return")
 int gotls_read_return(struct pt_regs *ctx)
 {
-	__u64 id = bpf_get_current_pid_tgid();
-	__s64 n = GO_ARG1(ctx);
-	struct {
-		__u64 conn;
-		__u64 buf;
-		__s64 len;
-	} told = {};
-
-	if (go_leave(ctx) || n <= 0 || is_self(id >> 32) ||
-	    bpf_probe_read_user(&told, sizeof(told), (void *)(ctx->sp + 8)) || n > told.len)
-		return 0;
-	struct call call = {.conn = told.conn, .dir = DIR_READ};
-
-	call_bytes(id, &call, SOURCE_GOTLS, told.buf, n);
-	if (GO_ARG2(ctx) && is_eof(GO_ARG3(ctx)))
-		call_eof(id, &call, SOURCE_GOTLS);
-	return 0;
+	return go_leave(ctx, true);
 }
 
 // clientHandshake and serverHandshake are used as values, so that the compiler

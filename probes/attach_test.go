@@ -23,7 +23,7 @@ fresh, used = (socket.create_connection((sys.argv[1], int(sys.argv[2]))) for _ i
 def ask(s, id):
     s.sendall(f"POST /v1/x?id={id} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode())
     got = b""
-    while b"answer to " not in got: got += s.recv(4096)
+    while b"answer to " not in got: got += s.recv(4096) or sys.exit("the server has closed")
 ask(used, "before")
 print("ready")
 sys.stdin.readline()

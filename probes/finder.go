@@ -41,6 +41,7 @@ type finder struct {
 	watch *mmapWatch
 	// written is nil where the kernel gives none.
 	written *writeWatch
+	primer  *primer // nil: files are tapped some milliseconds later
 
 	mu      sync.Mutex
 	freed   *sync.Cond         // one of busy is not any more
@@ -99,6 +100,17 @@ func (f *finder) start(ctx context.Context) error {
 				f.log.Warn("files that are written to in place are told when they are mapped again", "err", err)
 			}
 		})
+	}
+	if f.taps.multi {
+		if f.primer, err = newPrimer(); err != nil {
+			f.log.Debug("new files are tapped some milliseconds later", "err", err)
+		} else {
+			f.wg.Go(func() {
+				if err := f.primer.run(f.ctx); err != nil {
+					f.log.Debug("new files are tapped some milliseconds later", "err", err)
+				}
+			})
+		}
 	}
 	f.scan()
 	if f.watch != nil {
@@ -161,6 +173,9 @@ func (f *finder) mapped(m mapping, checked bool) {
 	switch {
 	case left:
 	case !known:
+		if f.primer != nil {
+			f.primer.prime()
+		}
 		f.look(m)
 	case (old || checked || still(f.taps.cfg.Proc, m, k.as)) && f.told(m, k):
 	default:

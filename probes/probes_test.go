@@ -248,7 +248,7 @@ at = ssl.create_default_context(cafile=sys.argv[2]).wrap_socket(socket.create_co
 for id, size in ("first", 10), ("lost", 3000), ("last", 10):
     at.sendall(f"POST /v1/x?id=numbered-{id} HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n".encode() + b"x" * size)
     got = b""
-    while b"answer to " not in got: got += at.recv(4096)
+    while b"answer to " not in got: got += at.recv(4096) or sys.exit("the server has closed")
 `, url, ca)
 	requests := c.one(flow.Write, "id=numbered-last")
 	if bytes.Contains(requests.bytes, []byte("id=numbered-lost")) {
