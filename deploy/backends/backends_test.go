@@ -319,13 +319,22 @@ func (r *rig) begin(calls []clients.Call) (runs []*clients.Run) {
 		}
 		runs = append(runs, run)
 	}
-	time.Sleep(200 * time.Millisecond) // a program's file may be new to the agent
 	for _, run := range runs {
-		if err := run.Go(); err != nil {
-			r.Fatal(err)
-		}
+		r.release(run)
 	}
 	return runs
+}
+
+// release lets a program that waits make its calls, once the agent has tapped it: its file
+// may be new.
+func (r *rig) release(run *clients.Run) {
+	r.Helper()
+	if err := r.agent.Tapped(r.ctx, run.PID); err != nil {
+		r.Fatal(err)
+	}
+	if err := run.Go(); err != nil {
+		r.Fatal(err)
+	}
 }
 
 func (r *rig) finish(runs []*clients.Run) {

@@ -63,10 +63,7 @@ func TestHostileModels(t *testing.T) {
 		if err := run.Ready(ctx); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(200 * time.Millisecond) // the program's file may be new to the agent
-		if err := run.Go(); err != nil {
-			t.Fatal(err)
-		}
+		r.release(run)
 		r.finish([]*clients.Run{run})
 		want := float64((half + 1) * n / 2)
 		var m trial.Samples
