@@ -21,11 +21,11 @@ type tapped struct {
 	Attachment
 	real     inode
 	links    []link.Link
-	procs    map[uint32]struct{} // that map it
-	spaces   map[uint64]bool     // mount namespaces of those, and of those before; 0: one that is not known
-	unused   int                 // sweeps in a row in which nobody mapped it
-	writes   int32               // watch descriptor
-	lease    *os.File            // nil where there is none
+	procs    map[uint32]time.Time // that map it, and when that was last noted
+	spaces   map[uint64]time.Time // mount namespaces of those, and of those before; 0: one that is not known
+	unused   int                  // sweeps in a row in which nobody mapped it
+	writes   int32                // watch descriptor
+	lease    *os.File             // nil where there is none
 	released bool
 }
 
@@ -49,8 +49,8 @@ func (f *finder) attach(m mapping, file *os.File, target *target, as fileState) 
 	t = &tapped{
 		Attachment: Attachment{Source: target.source, Path: m.path, Inode: real.ino, Device: real.dev, Since: time.Now()},
 		real:       real,
-		procs:      make(map[uint32]struct{}),
-		spaces:     make(map[uint64]bool),
+		procs:      make(map[uint32]time.Time),
+		spaces:     make(map[uint64]time.Time),
 	}
 	if target.ciphertext {
 		if err := f.taps.followSockets(); err != nil {

@@ -315,10 +315,11 @@ func (f *finder) told(m mapping, k found) bool {
 func (f *finder) tell(m mapping, k found) {
 	switch {
 	case k.tap != nil:
+		now := time.Now()
 		if _, old := k.tap.procs[m.pid]; !old {
-			k.tap.procs[m.pid] = struct{}{}
-			k.tap.spaces[f.mountSpace(m.pid)] = true
+			k.tap.spaces[f.mountSpace(m.pid)] = now
 		}
+		k.tap.procs[m.pid] = now
 		f.observed(m)
 	case k.blind != stack{}:
 		f.notSeen(m, k.blind)

@@ -172,7 +172,7 @@ func TestFailedOnce(t *testing.T) {
 	if n := events(); n > 0 {
 		t.Errorf("opened %d times more", n)
 	}
-	f.swept(users{all[0].seen: {all[0].pid: {}}})
+	f.swept(users{all[0].seen: {all[0].pid: {}}}, time.Now())
 	f.mapped(all[0], false)
 	if n := events(); n != once {
 		t.Errorf("opened %d times after a sweep, want %d", n, once)
@@ -220,7 +220,7 @@ func TestSuspectFailed(t *testing.T) {
 		if u := f.unseen[m.pid]; u.Reason != "attach_failed" {
 			t.Errorf("named as %+v", u)
 		}
-		f.swept(users{m.seen: {m.pid: {}}})
+		f.swept(users{m.seen: {m.pid: {}}}, time.Now())
 	}
 }
 

@@ -1,6 +1,7 @@
 package probes
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -31,7 +32,7 @@ func (f *finder) orphans() (gone []*tapped) {
 	var idle []*tapped
 	f.mu.Lock()
 	for _, t := range f.files {
-		if !t.spaces[0] && !f.inUse(t) {
+		if !t.anywhere() && !f.inUse(t) {
 			idle = append(idle, t)
 		}
 	}
@@ -48,7 +49,7 @@ func (f *finder) orphans() (gone []*tapped) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, t := range idle {
-		used := t.spaces[0] || f.inUse(t) // meanwhile
+		used := t.anywhere() || f.inUse(t) // meanwhile
 		for space := range t.spaces {
 			used = used || there[space]
 		}
@@ -57,6 +58,12 @@ func (f *finder) orphans() (gone []*tapped) {
 		}
 	}
 	return gone
+}
+
+// anywhere reports whether a file was mapped in a mount namespace that is not known.
+func (t *tapped) anywhere() bool {
+	_, unknown := t.spaces[0]
+	return unknown
 }
 
 // inUse reports whether a process that is known to map a file is there, and forgets those
@@ -71,13 +78,13 @@ func (f *finder) inUse(t *tapped) bool {
 	return false
 }
 
-// respace keeps of a file's mount namespaces those of the processes that map it. The caller
-// holds the lock.
-func (f *finder) respace(t *tapped) {
-	clear(t.spaces)
+// respace keeps of a file's mount namespaces those of the processes that map it, and what was
+// noted since the scan began. The caller holds the lock.
+func (f *finder) respace(t *tapped, began time.Time) {
+	maps.DeleteFunc(t.spaces, func(_ uint64, noted time.Time) bool { return noted.Before(began) })
 	for pid := range t.procs {
 		if space := f.mountSpace(pid); space != 0 {
-			t.spaces[space] = true
+			t.spaces[space] = began
 		}
 	}
 }

@@ -1,6 +1,8 @@
 package probes
 
 import (
+	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -36,5 +38,53 @@ func TestOrphans(t *testing.T) {
 	t.Logf("let go after %v", took.Round(10*time.Millisecond))
 	if took > 5*time.Second {
 		t.Error("the file system stayed mounted without anybody who uses it")
+	}
+}
+
+// TestSiblingBeginsMeanwhile: a container that begins to map a file while a sweep's scan is
+// past it keeps the file tapped when the only one that was there before ends: while the
+// process lives, or a child that it has forked, which is not known to map the file.
+func TestSiblingBeginsMeanwhile(t *testing.T) {
+	for _, name := range []string{"itself", "child"} {
+		t.Run(name, func(t *testing.T) {
+			proc := t.TempDir()
+			process := func(pid, space string) {
+				ns := filepath.Join(proc, pid, "ns")
+				at := filepath.Join(proc, space)
+				if err := errors.Join(os.MkdirAll(ns, 0o755), os.WriteFile(at, nil, 0o644), os.Link(at, filepath.Join(ns, "mnt"))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			end := func(pid string) {
+				if err := os.RemoveAll(filepath.Join(proc, pid)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			f := newFinder(newTaps(Config{Logger: slog.New(slog.DiscardHandler), Proc: proc}))
+			tap := &tapped{real: inode{9, 9}, procs: make(map[uint32]time.Time), spaces: make(map[uint64]time.Time)}
+			f.files[tap.real] = tap
+			older, younger := mapping{pid: 100, seen: inode{1, 5}}, mapping{pid: 200, seen: inode{2, 5}}
+			process("100", "older")
+			f.learn(older, found{tap: tap})
+
+			began := time.Now()
+			process("200", "younger")
+			f.learn(younger, found{tap: tap})
+			left := "200"
+			if name == "child" {
+				left = "201"
+				process(left, "younger")
+				end("200")
+			}
+			f.swept(users{older.seen: {older.pid: {}}}, began)
+			end("100")
+			if gone := f.orphans(); len(gone) != 0 {
+				t.Error("the taps are taken off")
+			}
+			end(left)
+			if gone := f.orphans(); len(gone) != 1 {
+				t.Error("the taps stay when all have ended")
+			}
+		})
 	}
 }

@@ -63,42 +63,44 @@ func (f *finder) sweep() {
 			continue
 		case <-tick.C:
 		}
+		began := time.Now()
 		by := f.scan()
 		if by == nil {
 			return
 		}
-		if err := detach(f.swept(by)...); err != nil {
+		if err := detach(f.swept(by, began)...); err != nil {
 			f.log.Warn("detach from files that nobody maps any more", "err", err)
 		}
 	}
 }
 
-// swept forgets what is over now that these map the files, and returns those to be detached from.
-func (f *finder) swept(by users) (unused []*tapped) {
+// swept forgets what is over now that these map the files, by a scan that began then, and
+// returns those to be detached from. What was noted since then, the scan may have passed by.
+func (f *finder) swept(by users, began time.Time) (unused []*tapped) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, t := range f.files {
-		clear(t.procs)
-	}
 	for seen, k := range f.known {
 		switch {
 		case k.tap != nil:
-			maps.Copy(k.tap.procs, by[seen])
+			for pid := range by[seen] {
+				k.tap.procs[pid] = began
+			}
 		case k.again, by[seen] == nil:
 			delete(f.known, seen)
 		}
 	}
 	for _, t := range f.files {
+		maps.DeleteFunc(t.procs, func(_ uint32, noted time.Time) bool { return noted.Before(began) })
 		if t.unused++; len(t.procs) > 0 {
 			t.unused = 0
-			f.respace(t)
+			f.respace(t, began)
 		}
 		if t.unused >= 2 && f.release(t) {
 			unused = append(unused, t)
 		}
 	}
 	for pid, u := range f.unseen { // a process of that number that maps other files is another one
-		if _, ok := by[u.file][pid]; !ok {
+		if _, ok := by[u.file][pid]; !ok && u.noted.Before(began) {
 			delete(f.unseen, pid)
 		}
 	}

@@ -25,7 +25,8 @@ type Unobservable struct {
 // unseen is a process that maps a file whose TLS no tap reads.
 type unseen struct {
 	Unobservable
-	file inode // as its mount shows it
+	file  inode // as its mount shows it
+	noted time.Time
 }
 
 // Unobservable returns the processes with TLS that no tap reads.
@@ -326,7 +327,7 @@ func (f *finder) warn(m mapping, err error) {
 }
 
 func (f *finder) notSeen(m mapping, k stack) {
-	f.unseen[m.pid] = unseen{Unobservable{PID: m.pid, Executable: m.path, Stack: k.name, Reason: k.reason, Detail: k.detail}, m.seen}
+	f.unseen[m.pid] = unseen{Unobservable{PID: m.pid, Executable: m.path, Stack: k.name, Reason: k.reason, Detail: k.detail}, m.seen, time.Now()}
 }
 
 // observed takes back what was noted of a process when this file of its was not tapped.

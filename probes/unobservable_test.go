@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tollwire/tollwire/probes/signature"
 )
@@ -171,10 +172,14 @@ func TestUnobservable(t *testing.T) {
 	f.unread(first, errors.New("no"))
 	f.unread(second, errors.New("no"))
 	want("both fail", 42, 43)
-	f.swept(by(lib, 42, 43))
+	f.swept(by(lib, 42, 43), time.Now())
 	want("both go on", 42, 43)
+	began := time.Now()
+	f.unread(second, errors.New("no"))
+	f.swept(by(lib, 42), began)
+	want("the second has begun to map it when the scan was past it", 42, 43)
 
-	tap := &tapped{procs: make(map[uint32]struct{}), spaces: make(map[uint64]bool)}
+	tap := &tapped{procs: make(map[uint32]time.Time), spaces: make(map[uint64]time.Time)}
 	f.learn(first, found{tap: tap})
 	want("the first is tapped", 43)
 	f.mapped(second, false)
@@ -183,7 +188,7 @@ func TestUnobservable(t *testing.T) {
 	f.unread(first, errors.New("no"))
 	f.learn(mapping{pid: 42, seen: other, path: "/other"}, found{tap: tap})
 	want("another file of its is tapped", 42)
-	f.swept(by(other, 42))
+	f.swept(by(other, 42), time.Now())
 	want("the number is another process's")
 
 	tap.released = true
