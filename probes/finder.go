@@ -27,9 +27,10 @@ type mapping struct {
 // found is what was found in a file when it was as it was.
 type found struct {
 	as    fileState
-	tap   *tapped // nil: none
-	blind stack   // the TLS that it holds and no tap reads; zero: none
-	again bool    // after the next sweep it is to be tried again
+	tap   *tapped   // nil: none
+	blind stack     // the TLS that it holds and no tap reads; zero: none
+	again bool      // after the next sweep it is to be tried again
+	noted time.Time // that somebody maps it, last
 }
 
 // finder attaches the taps to every file that is mapped and has something to tap:
@@ -48,7 +49,7 @@ type finder struct {
 	busy    map[inode]struct{} // that probes are put on or taken off, by real inode
 	waiting map[*waiter]struct{}
 	left    bool              // files were left alone because of those
-	known   map[inode]found   // as mounts show it
+	known   map[inode]*found  // as mounts show it
 	files   map[inode]*tapped // by real inode
 	warned  map[inode]bool    // files that could not be tapped, told once
 	unseen  map[uint32]unseen
@@ -62,7 +63,8 @@ type finder struct {
 	wg       sync.WaitGroup
 }
 
-// maxKnown bounds the files remembered as holding nothing to tap.
+// maxKnown bounds the files whose contents are remembered: what is forgotten is looked into
+// anew, and a tap that stands on it found again by the real inode.
 const maxKnown = 1 << 16
 
 // sweepEvery is how often files that nobody maps any more are let go.
@@ -70,7 +72,7 @@ const sweepEvery = 30 * time.Second
 
 func newFinder(t *Taps) *finder {
 	f := &finder{
-		taps: t, log: t.log, known: make(map[inode]found), files: make(map[inode]*tapped),
+		taps: t, log: t.log, known: make(map[inode]*found), files: make(map[inode]*tapped),
 		warned: make(map[inode]bool), unseen: make(map[uint32]unseen), busy: make(map[inode]struct{}), waiting: make(map[*waiter]struct{}),
 		again: make(chan struct{}, 1), suspect: make(chan suspect, 64), suspectLibrary: make(chan suspect, 64), examined: newExamined(),
 	}
@@ -165,7 +167,7 @@ func (f *finder) mapped(m mapping, checked bool) {
 	f.mu.Lock()
 	k, known := f.known[m.seen]
 	old := false // the process
-	if k.tap != nil {
+	if known && k.tap != nil {
 		_, old = k.tap.procs[m.pid]
 	}
 	left := f.leaveAlone(m)
@@ -231,7 +233,7 @@ func (f *finder) release(t *tapped) bool {
 	if f.files[t.real] == t {
 		delete(f.files, t.real)
 	}
-	maps.DeleteFunc(f.known, func(_ inode, k found) bool { return k.tap == t })
+	maps.DeleteFunc(f.known, func(_ inode, k *found) bool { return k.tap == t })
 	f.unwatch(t)
 	return true
 }
@@ -293,15 +295,15 @@ func (f *finder) learn(m mapping, k found) {
 	if k.tap != nil && k.tap.released { // meanwhile
 		return
 	}
-	if len(f.known) > maxKnown {
-		maps.DeleteFunc(f.known, func(_ inode, k found) bool { return k.tap == nil })
+	if len(f.known) >= maxKnown {
+		clear(f.known)
 	}
-	f.known[m.seen] = k
-	f.tell(m, k)
+	f.known[m.seen] = &k
+	f.tell(m, &k)
 }
 
 // told is tell, unless the tap has been let go of meanwhile.
-func (f *finder) told(m mapping, k found) bool {
+func (f *finder) told(m mapping, k *found) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if k.tap != nil && k.tap.released {
@@ -312,10 +314,11 @@ func (f *finder) told(m mapping, k found) bool {
 }
 
 // tell notes of a process whether what it maps is seen.
-func (f *finder) tell(m mapping, k found) {
+func (f *finder) tell(m mapping, k *found) {
+	now := time.Now()
+	k.noted = now
 	switch {
 	case k.tap != nil:
-		now := time.Now()
 		if _, old := k.tap.procs[m.pid]; !old {
 			k.tap.spaces[f.mountSpace(m.pid)] = now
 		}

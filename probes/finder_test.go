@@ -224,6 +224,41 @@ func TestSuspectFailed(t *testing.T) {
 	}
 }
 
+// TestForgotten: of a file that is tapped no more is remembered than who maps it, however many
+// mounts have shown it; and of all files no more than there is room for.
+func TestForgotten(t *testing.T) {
+	f := newFinder(newTaps(Config{Logger: slog.New(slog.DiscardHandler), Proc: t.TempDir()}))
+	tap := &tapped{real: inode{9, 9}, procs: make(map[uint32]time.Time), spaces: make(map[uint64]time.Time)}
+	f.files[tap.real] = tap
+	pod := func(n int) mapping { return mapping{pid: uint32(n), seen: inode{uint64(n), 5}, path: "/lib"} }
+	stays := pod(1)
+	f.learn(stays, found{tap: tap})
+	for n := range 10 {
+		f.learn(pod(2+n), found{tap: tap})
+	}
+	began := time.Now()
+	late := pod(20)
+	f.learn(late, found{tap: tap})
+	f.swept(users{stays.seen: {stays.pid: {}}}, began)
+	if len(f.known) != 2 || f.known[stays.seen] == nil || f.known[late.seen] == nil || len(tap.procs) != 2 {
+		t.Errorf("%d entries are left of two mounts that are used, and %d processes of two", len(f.known), len(tap.procs))
+	}
+	if gone := f.swept(users{}, time.Now()); len(gone) != 0 || len(f.known) == 0 {
+		t.Error("what the file was is forgotten while its taps stand")
+	}
+	if gone := f.swept(users{}, time.Now()); len(gone) != 1 || len(f.known) != 0 {
+		t.Errorf("%d files are let go of, and %d entries are left", len(gone), len(f.known))
+	}
+
+	f.files[tap.real], tap.released = tap, false
+	for n := range maxKnown + maxKnown/2 {
+		f.learn(pod(2+n), found{tap: tap})
+		if len(f.known) > maxKnown {
+			t.Fatalf("%d files are remembered", len(f.known))
+		}
+	}
+}
+
 // TestAttachBesideDetach: while the probes of one file go, which takes the kernel long,
 // another file gets its own.
 func TestAttachBesideDetach(t *testing.T) {

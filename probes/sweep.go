@@ -80,13 +80,10 @@ func (f *finder) swept(by users, began time.Time) (unused []*tapped) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for seen, k := range f.known {
-		switch {
-		case k.tap != nil:
+		if k.tap != nil {
 			for pid := range by[seen] {
 				k.tap.procs[pid] = began
 			}
-		case k.again, by[seen] == nil:
-			delete(f.known, seen)
 		}
 	}
 	for _, t := range f.files {
@@ -99,6 +96,12 @@ func (f *finder) swept(by users, began time.Time) (unused []*tapped) {
 			unused = append(unused, t)
 		}
 	}
+	// A tapped file that nobody maps at all goes with the next sweep. Until then it is held
+	// against what it was when it is mapped again.
+	maps.DeleteFunc(f.known, func(seen inode, k *found) bool {
+		unused := by[seen] == nil && k.noted.Before(began)
+		return k.again || unused && (k.tap == nil || len(k.tap.procs) > 0)
+	})
 	for pid, u := range f.unseen { // a process of that number that maps other files is another one
 		if _, ok := by[u.file][pid]; !ok && u.noted.Before(began) {
 			delete(f.unseen, pid)

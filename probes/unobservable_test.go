@@ -192,7 +192,7 @@ func TestUnobservable(t *testing.T) {
 	want("the number is another process's")
 
 	tap.released = true
-	if f.told(second, found{tap: tap}) {
+	if f.told(second, &found{tap: tap}) {
 		t.Error("told of a tap that has been let go of")
 	}
 }
