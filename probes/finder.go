@@ -22,6 +22,7 @@ type mapping struct {
 	start, end uint64
 	seen       inode
 	path       string
+	deleted    bool // at the path is nothing any more, or another file
 }
 
 // found is what was found in a file when it was as it was.

@@ -109,19 +109,28 @@ func begin(t *testing.T, path string, args ...string) mapping {
 		cmd.Wait()
 	})
 	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
-		maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", cmd.Process.Pid))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for line := range strings.Lines(string(maps)) {
-			if m, ok := parseMapping(strings.TrimSpace(line)); ok && m.path == path {
-				m.pid = uint32(cmd.Process.Pid)
-				return m
-			}
+		if m, ok := mappingOf(t, uint32(cmd.Process.Pid), path); ok {
+			return m
 		}
 	}
 	t.Fatalf("%s does not run", path)
 	return mapping{}
+}
+
+// mappingOf returns a process's mapping of a file.
+func mappingOf(t *testing.T, pid uint32, path string) (m mapping, ok bool) {
+	t.Helper()
+	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(maps)) {
+		if m, ok = parseMapping(strings.TrimSpace(line)); ok && m.path == path {
+			m.pid = pid
+			return m, true
+		}
+	}
+	return m, false
 }
 
 // idle is a finder that has nothing to attach with, and finds what it is shown.

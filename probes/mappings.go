@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -50,11 +51,17 @@ func eachProcess(proc string, f func(pid uint32) bool) bool {
 	return true
 }
 
+// deletedSuffix is how the kernel marks the path of a file that is not there any more.
+const deletedSuffix = " (deleted)"
+
 // parseMapping reads a line of /proc/PID/maps (proc(5)); false for what is not a
 // file mapped for execution.
-func parseMapping(line string) (m mapping, ok bool) {
+func parseMapping(line string) (m mapping, ok bool) { return parseMapped(line, "x") }
+
+// parseMapped is parseMapping for what may be done as is said: r, w, or x.
+func parseMapped(line, may string) (m mapping, ok bool) {
 	fields := strings.Fields(line)
-	if len(fields) < 6 || len(fields[1]) != 4 || fields[1][2] != 'x' {
+	if len(fields) < 6 || len(fields[1]) != 4 || !strings.Contains(fields[1], may) {
 		return m, false
 	}
 	from, to, ok1 := strings.Cut(fields[0], "-")
@@ -74,38 +81,77 @@ func parseMapping(line string) (m mapping, ok bool) {
 	if errors.Join(errs[:]...) != nil || m.seen.ino == 0 || at < 0 {
 		return m, false
 	}
-	m.path = strings.TrimSuffix(line[at:], " (deleted)")
+	m.path, m.deleted = strings.CutSuffix(line[at:], deletedSuffix)
 	return m, true
 }
 
+// errReplaced says that a file can only be had by its path, and is not there any more.
+var errReplaced = errors.New("deleted or replaced since it was mapped: without CAP_CHECKPOINT_RESTORE it cannot be opened")
+
 // openMapped opens the file behind a mapping: the mapping's own, which needs
 // CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN and finds deleted files too, else by its
-// path in the process's root.
+// path in the process's root. It returns errReplaced when that leads to another file or to
+// none, and fs.ErrNotExist when there is nothing to be said: the process is gone, or has
+// unmapped the file.
 func openMapped(proc string, m mapping) (*os.File, error) {
 	pid := strconv.FormatUint(uint64(m.pid), 10)
-	f, err := openFile(filepath.Join(proc, pid, "map_files", fmt.Sprintf("%x-%x", m.start, m.end)))
-	if err == nil {
+	f, refused := openFile(filepath.Join(proc, pid, "map_files", fmt.Sprintf("%x-%x", m.start, m.end)))
+	if refused == nil {
 		return f, nil
 	}
-	// What stands at the path by now may be a pipe that nobody writes to.
-	if f, err = openFile(filepath.Join(proc, pid, "root", m.path)); err == nil {
-		if st, err := f.Stat(); err == nil && st.Mode().IsRegular() {
+	f, err := openFile(filepath.Join(proc, pid, "root", m.path))
+	replaced := m.deleted
+	if err == nil {
+		if isMapped(f, m) {
 			return f, nil
 		}
 		f.Close()
-		return nil, fs.ErrNotExist
+		replaced, err = true, fs.ErrNotExist
 	}
-	// Of a process that is gone, or has unmapped the file, nothing is to be said.
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
-		return nil, fs.ErrNotExist
+	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ESRCH) {
+		return nil, fmt.Errorf("open mapped file: %w", err)
 	}
-	return nil, fmt.Errorf("open mapped file: %w", err)
+	if replaced && errors.Is(refused, fs.ErrPermission) && !strings.HasPrefix(m.path, inMemory) {
+		return nil, errReplaced
+	}
+	return nil, fs.ErrNotExist
+}
+
+// inMemory is how the names begin of files that never had a path (memfd_create(2)).
+const inMemory = "/memfd:"
+
+// isMapped reports whether a file is the one that is mapped. For some file systems, overlayfs
+// and btrfs, the kernel shows other numbers of a mapping than of the file, so the file is then
+// mapped here to see which.
+func isMapped(file *os.File, m mapping) bool {
+	if of, err := statInode(file); err == nil && of == m.seen {
+		return true
+	}
+	b, err := unix.Mmap(int(file.Fd()), 0, os.Getpagesize(), unix.PROT_READ, unix.MAP_PRIVATE)
+	if err != nil { // a pipe or a folder, say
+		return false
+	}
+	defer unix.Munmap(b)
+	maps, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(maps)) {
+		if own, ok := parseMapped(line, "r"); ok && own.start == uint64(uintptr(unsafe.Pointer(&b[0]))) {
+			return own.seen == m.seen
+		}
+	}
+	return false
 }
 
 // still reports whether the file behind a mapping is what it was, as far as can be told.
 func still(proc string, m mapping, as fileState) bool {
 	pid := strconv.FormatUint(uint64(m.pid), 10)
-	for _, at := range []string{filepath.Join("map_files", fmt.Sprintf("%x-%x", m.start, m.end)), filepath.Join("root", m.path)} {
+	ways := []string{filepath.Join("map_files", fmt.Sprintf("%x-%x", m.start, m.end))}
+	if !m.deleted {
+		ways = append(ways, filepath.Join("root", m.path))
+	}
+	for _, at := range ways {
 		var st unix.Statx_t
 		err := unix.Statx(unix.AT_FDCWD, filepath.Join(proc, pid, at), unix.AT_STATX_DONT_SYNC, unix.STATX_SIZE|unix.STATX_MTIME, &st)
 		if err == nil {

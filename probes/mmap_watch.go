@@ -200,6 +200,6 @@ func parseMmap2(b []byte) (m mapping, ok bool) {
 	m.start, m.end = u64(16), u64(16)+u64(24)
 	m.seen = inode{unix.Mkdev(u32(40), u32(44)), u64(48)}
 	name, _, _ := bytes.Cut(b[fixed:], []byte{0})
-	m.path = string(name)
+	m.path, m.deleted = strings.CutSuffix(string(name), deletedSuffix)
 	return m, m.seen.ino != 0 && strings.HasPrefix(m.path, "/")
 }

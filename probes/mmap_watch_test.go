@@ -63,3 +63,19 @@ func TestWatchGoesOn(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestMappingOfDeleted: both ways to hear of a mapping tell a file that is gone from its path.
+func TestMappingOfDeleted(t *testing.T) {
+	event := make([]byte, 72)
+	event[48], event[64] = 99, unix.PROT_EXEC
+	for end, deleted := range map[string]bool{"": false, " (deleted)": true} {
+		heard, ok := parseMmap2(append(event[:72:72], "/lib/a b"+end+"\x00\x00"...))
+		if !ok || heard.path != "/lib/a b" || heard.deleted != deleted {
+			t.Errorf("heard of: %+v", heard)
+		}
+		read, ok := parseMapping("400000-6ab000 r-xp 00000000 fe:00 99 /lib/a b" + end)
+		if !ok || read.path != "/lib/a b" || read.deleted != deleted {
+			t.Errorf("read: %+v", read)
+		}
+	}
+}

@@ -28,7 +28,16 @@ func lookThrough(t *testing.T, path string) stack {
 	}
 	f := newFinder(taps)
 	f.ctx = t.Context()
-	f.look(mapping{pid: 42, seen: inode{1, 2}, path: path})
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	seen, err := statInode(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.look(mapping{pid: 42, seen: seen, path: path})
 	select {
 	case s := <-f.suspect:
 		f.examine(s)
