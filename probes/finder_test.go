@@ -1,16 +1,20 @@
 package probes
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"github.com/tollwire/tollwire/flow"
@@ -50,71 +54,123 @@ func TestInodeReused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	named := func(pid int) bool {
-		for _, u := range c.taps.Unobservable() {
-			if u.PID == uint32(pid) {
-				return true
-			}
-		}
-		return false
-	}
-	sleeper := func(path string) *exec.Cmd {
-		cmd := exec.Command(path, "1")
-		if err := cmd.Start(); err != nil {
+	// named reports whether a process that maps a file is named, once the file, as it is, has
+	// been looked into.
+	named := func(path string) (is bool) {
+		t.Helper()
+		m, end := program(t, path, "60")
+		defer end() // or the file could not be written to
+		st, err := os.Stat(path)
+		if err != nil {
 			t.Fatal(err)
 		}
-		return cmd
+		f := c.taps.finder
+		if !soon(func() bool {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			k := f.known[m.seen]
+			_, is = f.unseen[m.pid]
+			return k != nil && k.as.written == st.ModTime().UnixNano()
+		}) {
+			t.Fatalf("%s is not looked into", path)
+		}
+		return is
 	}
 	copied(t, sleep, at)
-	java := sleeper(at)
-	for deadline := time.Now().Add(900 * time.Millisecond); !named(java.Process.Pid) && time.Now().Before(deadline); {
-		time.Sleep(10 * time.Millisecond)
-	}
-	if !named(java.Process.Pid) {
+	if !named(at) {
 		t.Error("a file of Java's name is not named")
 	}
-	java.Wait()
 
 	innocent := filepath.Join(dir, "innocent")
 	if err := os.Rename(at, innocent); err != nil {
 		t.Fatal(err)
 	}
 	copied(t, sleep, innocent)
-	plain := sleeper(innocent)
-	time.Sleep(500 * time.Millisecond)
-	if named(plain.Process.Pid) {
+	later := time.Now().Add(time.Second)
+	if err := os.Chtimes(innocent, later, later); err != nil { // what was written within a tick has one time
+		t.Fatal(err)
+	}
+	if named(innocent) {
 		t.Error("named for what its inode held before")
 	}
-	plain.Wait()
 
 	copied(t, rewritable(t, dir, "program"), innocent)
 	id := "on-a-used-inode"
-	run(t, nil, innocent, id, "500000")
+	if out, err := c.onceTapped(innocent, id, waits); err != nil {
+		t.Fatalf("%v, %q", err, out)
+	}
 	if w := c.one(flow.Write, "id="+id); w.source != flow.SourceOpenSSL || !w.whole("POST /v1/x?id="+id, "{}") {
 		t.Errorf("%v, %q", w.source, w.bytes)
 	}
 }
 
-// begin starts a program and returns its mapping of its own file.
+// waits has a program of rewritten.c wait until its input ends.
+const waits = "waits"
+
+// onceTapped starts a program that waits, lets it go on when it is tapped, and returns its
+// output, or why it failed.
+func (c *capture) onceTapped(path string, args ...string) (out string, err error) {
+	c.Helper()
+	cmd := exec.Command(path, args...)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		c.Fatal(err)
+	}
+	var b bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &b, &b
+	if err := cmd.Start(); err != nil {
+		c.Fatal(err)
+	}
+	pid := uint32(cmd.Process.Pid)
+	tapped := soon(func() bool {
+		return slices.ContainsFunc(c.taps.Attached(), func(a Attachment) bool { return slices.Contains(a.Processes, pid) })
+	})
+	in.Close()
+	err = cmd.Wait()
+	if !tapped {
+		c.Fatalf("%s %v is not tapped: %v, %q", path, args, err, b.Bytes())
+	}
+	return b.String(), err
+}
+
+// soon waits for what will be so, on slow machines too, and reports whether it was.
+func soon(is func() bool) bool {
+	for deadline := time.Now().Add(20 * time.Second); !is(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			return false
+		}
+	}
+	return true
+}
+
+// begin starts a program, which may wait for its input to end, and returns its mapping of
+// its own file.
 func begin(t *testing.T, path string, args ...string) mapping {
+	t.Helper()
+	m, end := program(t, path, args...)
+	t.Cleanup(end)
+	return m
+}
+
+// program is begin for a program that is to end before the test does.
+func program(t *testing.T, path string, args ...string) (m mapping, end func()) {
 	t.Helper()
 	// By way of another program: whoever starts one waits for its file system, and with this
 	// process would wait the one that it holds.
 	cmd := exec.Command("env", append([]string{path}, args...)...)
-	if err := cmd.Start(); err != nil {
+	_, err := cmd.StdinPipe()
+	if err = errors.Join(err, cmd.Start()); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	end = func() {
 		cmd.Process.Kill()
 		cmd.Wait()
-	})
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
-		if m, ok := mappingOf(t, uint32(cmd.Process.Pid), path); ok {
-			return m
-		}
 	}
-	t.Fatalf("%s does not run", path)
-	return mapping{}
+	if !soon(func() (ok bool) { m, ok = mappingOf(t, uint32(cmd.Process.Pid), path); return ok }) {
+		end()
+		t.Fatalf("%s does not run", path)
+	}
+	return m, end
 }
 
 // mappingOf returns a process's mapping of a file.
@@ -147,7 +203,7 @@ func TestFailedOnce(t *testing.T) {
 	path := rewritable(t, t.TempDir(), "program")
 	var all []mapping
 	for range 3 {
-		all = append(all, begin(t, path, "x", "60000000"))
+		all = append(all, begin(t, path, "x", waits))
 	}
 	opened, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
@@ -268,58 +324,66 @@ func TestForgotten(t *testing.T) {
 	}
 }
 
-// TestAttachBesideDetach: while the probes of one file go, which takes the kernel long,
+// slowLink is a link whose end takes as long as the test wants, but not for ever.
+type slowLink struct {
+	link.Link
+	begun, may chan struct{}
+}
+
+func (l slowLink) Close() error {
+	close(l.begun)
+	select {
+	case <-l.may:
+	case <-time.After(20 * time.Second):
+	}
+	return l.Link.Close()
+}
+
+// TestAttachBesideDetach: while the probes of one file go, which may take the kernel long,
 // another file gets its own.
 func TestAttachBesideDetach(t *testing.T) {
 	anyWay(t)
 	c := start(t, Config{})
 	f, dir := c.taps.finder, t.TempDir()
-	program := rewritable(t, dir, "program")
-	copy := func(name string) string {
-		to := filepath.Join(dir, name)
-		copied(t, program, to)
-		return to
-	}
-	tap := func(path string) (found *tapped) {
-		begin(t, path, "x", "60000000")
-		for deadline := time.Now().Add(5 * time.Second); found == nil && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	of := rewritable(t, dir, "program")
+	tap := func(name string) (found *tapped) {
+		path := filepath.Join(dir, name)
+		copied(t, of, path)
+		begin(t, path, "x", waits)
+		if !soon(func() bool {
 			f.mu.Lock()
+			defer f.mu.Unlock()
 			for _, t := range f.files {
 				if t.Path == path {
 					found = t
 				}
 			}
-			f.mu.Unlock()
-		}
-		if found == nil {
-			t.Fatalf("%s is not tapped", path)
+			return found != nil
+		}) {
+			t.Errorf("%s is not tapped", name)
 		}
 		return found
 	}
-	const rounds = 5
-	beside := 0
-	for i := range rounds {
-		going, other := tap(copy(fmt.Sprintf("going-%d", i))), copy(fmt.Sprintf("other-%d", i))
-		gone := make(chan struct{})
-		go func() {
-			defer close(gone)
-			f.rewritten(going)
-		}()
-		for released := false; !released; {
-			f.mu.Lock()
-			released = going.released
-			f.mu.Unlock()
-		}
-		tap(other)
-		select {
-		case <-gone:
-		default:
-			beside++
-		}
-		<-gone
+	going := tap("going")
+	if going == nil {
+		return
 	}
-	if beside == 0 {
-		t.Errorf("in none of %d rounds was the other file tapped first", rounds)
+	slow := slowLink{going.links[0], make(chan struct{}), make(chan struct{})}
+	f.mu.Lock()
+	going.links[0] = slow
+	f.mu.Unlock()
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		f.rewritten(going)
+	}()
+	<-slow.begun
+	tap("other")
+	select {
+	case <-gone:
+		t.Error("the other file is tapped only when the probes are gone")
+	default:
 	}
-	t.Logf("in %d of %d rounds the other file was tapped first", beside, rounds)
+	close(slow.may)
+	<-gone
 }

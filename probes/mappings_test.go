@@ -80,7 +80,7 @@ func replace(t *testing.T, program string) {
 		t.Cleanup(func() { file.Close() })
 		return file
 	}
-	old := begin(t, program, "x", "60000000")
+	old := begin(t, program, "x", waits)
 	if _, err := os.Stat(fmt.Sprintf("/proc/%d/map_files/%x-%x", old.pid, old.start, old.end)); !errors.Is(err, fs.ErrPermission) {
 		t.Fatalf("the mapping itself: %v, want it refused", err)
 	}
@@ -97,7 +97,7 @@ func replace(t *testing.T, program string) {
 	if err := errors.Join(os.Chtimes(program+".new", other, other), os.Rename(program+".new", program)); err != nil {
 		t.Fatal(err)
 	}
-	opens("what replaced it", begin(t, program, "x", "60000000"))
+	opens("what replaced it", begin(t, program, "x", waits))
 
 	now, ok := mappingOf(t, old.pid, program)
 	if !ok || !now.deleted {

@@ -46,7 +46,7 @@ func TestIdentifyEnded(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.real.close()
-	m := begin(t, rewritable(t, t.TempDir(), "program"), "x", "60000000")
+	m := begin(t, rewritable(t, t.TempDir(), "program"), "x", waits)
 	file, err := openMapped("/proc", m)
 	if err != nil {
 		t.Fatal(err)

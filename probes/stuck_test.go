@@ -21,7 +21,7 @@ func TestStuckFile(t *testing.T) {
 		names = append(names, fmt.Sprintf("while-%d", i))
 	}
 	s := fuseProgram(t, program, names...)
-	processes := []uint32{begin(t, s.path(names[0]), "x", "60000000").pid}
+	processes := []uint32{begin(t, s.path(names[0]), "x", waits).pid}
 
 	c := &capture{T: t}
 	within(t, "start", func() error { var err error; c.store, err = open(Config{Rings: 1}); return err })
@@ -33,12 +33,14 @@ func TestStuckFile(t *testing.T) {
 		}
 	})
 	for _, name := range names[1:] {
-		processes = append(processes, begin(t, s.path(name), "x", "60000000").pid)
+		processes = append(processes, begin(t, s.path(name), "x", waits).pid)
 	}
 	if s.kept() == 0 {
 		t.Error("nobody waits for the server")
 	}
-	run(t, nil, program, "beside-stuck-files", "1000000")
+	if out, err := c.onceTapped(program, "beside-stuck-files", waits); err != nil {
+		t.Fatalf("%v, %q", err, out)
+	}
 	if w := c.one(flow.Write, "id=beside-stuck-files"); !w.whole("POST /v1/x?id=beside-stuck-files", "{}") {
 		t.Errorf("%q", w.bytes)
 	}
@@ -80,7 +82,7 @@ func TestStuckFile(t *testing.T) {
 	eventually("still named", named, 0)
 
 	again := fuseProgram(t, program, "at-the-end")
-	begin(t, again.path("at-the-end"), "x", "60000000")
+	begin(t, again.path("at-the-end"), "x", waits)
 	for deadline := time.Now().Add(5 * time.Second); again.kept() == 0 && time.Now().Before(deadline); {
 		time.Sleep(10 * time.Millisecond)
 	}

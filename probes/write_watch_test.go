@@ -26,7 +26,6 @@ func TestWritten(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	const found = "500000" // microseconds, in which it is tapped
 	for round := range 8 {
 		id := fmt.Sprintf("written-%d-%d", time.Now().UnixNano(), round)
 		leased, heard := round < 4, round < 6
@@ -37,20 +36,19 @@ func TestWritten(t *testing.T) {
 		if heard && !leased { // the kernel takes some 100 ms to take probes off
 			c.taps.finder.letGo(t, old)
 		}
-		for _, wait := range []string{"0", found} {
-			out, err := exec.Command(program, id+"-after-"+wait, wait).CombinedOutput()
-			if !heard && wait == "0" { // shows that the file is another, and may suffer
-				c.taps.finder.letGo(t, old)
-				continue
-			}
-			if err != nil || string(out) != "counted to 2000\n" {
-				t.Errorf("round %d, waiting %s: %v, %q", round, wait, err, out)
-			}
+		out, err := exec.Command(program, id+"-at-once").CombinedOutput()
+		if !heard { // shows that the file is another, and may suffer
+			c.taps.finder.letGo(t, old)
+		} else if err != nil || string(out) != "counted to 2000\n" {
+			t.Errorf("round %d, at once: %v, %q", round, err, out)
+		}
+		id += "-once-tapped"
+		if out, err := c.onceTapped(program, id, waits); err != nil || out != "counted to 2000\n" {
+			t.Errorf("round %d: %v, %q", round, err, out)
 		}
 		if t.Failed() {
 			continue
 		}
-		id += "-after-" + found
 		if w := c.one(flow.Write, "id="+id); w.source != flow.SourceOpenSSL || !w.whole("POST /v1/x?id="+id, "{}") {
 			t.Errorf("round %d: %v, %q", round, w.source, w.bytes)
 		}
