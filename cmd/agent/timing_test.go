@@ -84,6 +84,11 @@ func (g *gathered) clients() (n int) {
 	return n
 }
 
+// A client tells when it wrote its request by the times before and after. Where these lie
+// further apart than unsure, as on a connection that is yet to be made or on a busy machine,
+// it does not know the time to its first content itself.
+const unsure = 500 * time.Microsecond
+
 // TestTiming compares time to first content and every gap between contents with the
 // clocks of the clients themselves.
 func TestTiming(t *testing.T) {
@@ -138,8 +143,15 @@ func TestTiming(t *testing.T) {
 			continue // notes no times
 		}
 		spec := clients.Spec{BaseURL: sim.URL, CA: sim.CA, KeepAlive: true, Wait: true}
-		for _, provider := range []string{"openai", "anthropic"} {
-			spec.Calls = append(spec.Calls, clients.Call{Provider: provider, Stream: true, PromptBytes: 500, Sim: "tokens=80;rate=80;first=60ms;jitter=0.5"})
+		for i := range 20 {
+			tokens := 4
+			if i < 2 {
+				tokens = 80
+			}
+			spec.Calls = append(spec.Calls, clients.Call{
+				Provider: []string{"openai", "anthropic"}[i%2], Stream: true, PromptBytes: 500,
+				Sim: fmt.Sprintf("tokens=%d;rate=80;first=60ms;jitter=0.5", tokens),
+			})
 		}
 		r, err := c.Start(ctx, spec)
 		if err != nil {
@@ -176,7 +188,9 @@ func TestTiming(t *testing.T) {
 				t.Errorf("%s: %d contents at the client, %d in the events, %d in the record", c.Name, len(call.Contents), len(times), rec.Call.Times.Chunks)
 				continue
 			}
-			first = append(first, offBy(times[0].Sub(rec.Call.Times.Start), time.Duration(call.Contents[0]-call.Begin)))
+			if call.Written != 0 && time.Duration(call.Written-call.Begin) <= unsure {
+				first = append(first, offBy(times[0].Sub(rec.Call.Times.Start), time.Duration(call.Contents[0]-call.Begin)))
+			}
 			for i := 1; i < len(times); i++ {
 				gaps = append(gaps, offBy(times[i].Sub(times[i-1]), time.Duration(call.Contents[i]-call.Contents[i-1])))
 			}
@@ -189,8 +203,8 @@ func TestTiming(t *testing.T) {
 		t.Error(err)
 	}
 	for name, all := range map[string][]off{"time to first content": first, "gaps": gaps} {
-		if len(all) == 0 {
-			t.Fatalf("%s: nothing to compare", name)
+		if len(all) < want/5 {
+			t.Fatalf("%s: %d to compare, of %d calls", name, len(all), want)
 		}
 		abs, rel := quantile(all, 0.5)
 		abs99, rel99 := quantile(all, 0.99)

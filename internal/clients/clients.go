@@ -87,6 +87,7 @@ type CallResult struct {
 	Sent      int64   `json:"sent"`     // bytes of the request's body
 	Received  int64   `json:"received"` // bytes of the response's body
 	Begin     int64   `json:"begin"`    // before the request was written
+	Written   int64   `json:"written"`  // after it was; 0 where the answer was there before the client could note it
 	Contents  []int64 `json:"contents"` // when the bytes of each content delta were there
 	End       int64   `json:"end"`
 }

@@ -136,6 +136,9 @@ func compare(t *testing.T, s *sim.Server, res *Result, spec Spec) {
 		if c.Begin == 0 {
 			continue
 		}
+		if c.Written != 0 && (c.Written < c.Begin || c.Written > c.End) {
+			t.Errorf("call %d: written at %d, from %d to %d", c.Index, c.Written, c.Begin, c.End)
+		}
 		if c.Begin > e.FirstByte || c.End < e.HeadSent {
 			t.Errorf("call %d: from %d to %d for the client, read at %d and answered at %d by the server",
 				c.Index, c.Begin, c.End, e.FirstByte, e.HeadSent)

@@ -83,7 +83,10 @@ function exchange(agent, method, path, headers, text, out) {
       },
     );
     req.on('error', fail);
-    req.end(body, () => { out.sent = body.length; });
+    req.end(body, () => {
+      out.sent = body.length;
+      out.written = now();
+    });
   });
 }
 
@@ -105,7 +108,7 @@ function gate(index) {
 
 const results = [];
 function newResult(index) {
-  return { index, id: '', request_id: '', status: 0, ok: false, error: '', sent: 0, received: 0, begin: 0, contents: [], end: 0 };
+  return { index, id: '', request_id: '', status: 0, ok: false, error: '', sent: 0, received: 0, begin: 0, written: 0, contents: [], end: 0 };
 }
 
 async function worker(k) {

@@ -64,7 +64,7 @@ def is_content(v):
 
 def new_result(index):
     return {"index": index, "id": "", "request_id": "", "status": 0, "ok": False, "error": "",
-            "sent": 0, "received": 0, "begin": 0, "contents": [], "end": 0}
+            "sent": 0, "received": 0, "begin": 0, "written": 0, "contents": [], "end": 0}
 
 
 class Totals:
@@ -142,6 +142,7 @@ def run_http(spec, totals):
             headers["Connection"] = "close"
         out["begin"] = time.monotonic_ns()
         conn.request("POST", c["path"], body=body, headers=headers)
+        out["written"] = time.monotonic_ns()
         out["sent"] = len(body)
         resp = conn.getresponse()
         out["status"], out["request_id"] = resp.status, resp.getheader("x-request-id", "")
@@ -212,6 +213,7 @@ async def run_asyncio(spec, totals):
         message = ("\r\n".join(head) + "\r\n\r\n").encode() + body
         out["begin"] = time.monotonic_ns()
         writer.write(message)
+        out["written"] = time.monotonic_ns()
         totals.add(len(message), 0)
         await writer.drain()
         out["sent"] = len(body)
