@@ -80,13 +80,14 @@ func TestPreempted(t *testing.T) {
 	}
 	loops.Wait()
 	for i := range programs {
-		for _, head := range []string{"POST /v1/chat/completions HTTP/1.1\r\n", "HTTP/1.1 200 OK\r\n"} {
-			one := head + strings.Repeat(fill(i), size)[len(head):size]
-			want := []byte(strings.Repeat(one, calls/2))
-			for _, dir := range []flow.Dir{flow.Write, flow.Read} {
-				got := c.one(dir, one)
+		message := func(head string) string { return head + strings.Repeat(fill(i), size)[len(head):size] }
+		request, answer := message("POST /v1/chat/completions HTTP/1.1\r\n"), message("HTTP/1.1 200 OK\r\n")
+		for _, end := range [][2]string{{flow.Write: request, flow.Read: answer}, {flow.Write: answer, flow.Read: request}} {
+			c.of(c.one(flow.Write, end[flow.Write]), flow.Read) // once all is there
+			for dir, one := range end {
+				got, want := c.one(flow.Dir(dir), one), []byte(strings.Repeat(one, calls/2))
 				if got.source != flow.SourceOpenSSL || got.late || got.gap != 0 || !bytes.Equal(got.bytes, want) {
-					t.Errorf("%v of %q: source %v, late %v, gap %d, %d bytes, want %d", dir, one[:len(head)+len(fill(i))],
+					t.Errorf("%v of %q: source %v, late %v, gap %d, %d bytes, want %d", flow.Dir(dir), one[:64],
 						got.source, got.late, got.gap, len(got.bytes), len(want))
 				}
 			}
