@@ -82,10 +82,16 @@ function exchange(agent, method, path, headers, text, out) {
         });
       },
     );
+    // On a connection that stands the request is written right after this event.
+    req.on('socket', () => {
+      if (!req.reusedSocket) return;
+      out.begin = now();
+      setImmediate(() => { out.written = now(); });
+    });
     req.on('error', fail);
     req.end(body, () => {
       out.sent = body.length;
-      out.written = now();
+      out.written ||= now();
     });
   });
 }
