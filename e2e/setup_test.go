@@ -258,13 +258,17 @@ func (s *setup) balanced(a *trial.Agent) {
 			s.Errorf("scrape: %v", err)
 			return
 		}
-		seen, fates = m.Sum("tollwire_capture_seen_bytes_total"), m.Sum("tollwire_capture_bytes_total")
-		left := seen - fates
-		if left == 0 {
+		left := func(labels ...string) float64 {
+			seen, fates = m.Sum("tollwire_capture_seen_bytes_total", labels...), m.Sum("tollwire_capture_bytes_total", labels...)
+			return seen - fates
+		}
+		sockets := left("source", "socket.fentry") + left("source", "socket.kprobe") + left("source", "socket.tracepoint")
+		all := left()
+		if all == 0 {
 			return
 		}
-		if time.Since(began) > patience && 0 < left && left <= heads {
-			s.Logf("%.0f bytes are held back or under way", left)
+		if time.Since(began) > patience && all == sockets && 0 < all && all <= heads {
+			s.Logf("%.0f bytes of sockets are held back or under way", all)
 			return
 		}
 	}

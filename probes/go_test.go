@@ -5,6 +5,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -28,6 +30,18 @@ func TestGo(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := &capture{t, c.store}
 			client := buildClient(t, goroot, cgo, flags...)
+			exe, err := os.Open(client)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer exe.Close()
+			target, err := findTarget(exe)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if runtime.GOARCH == "amd64" && !slices.ContainsFunc(target.hooks, func(h hook) bool { return h.program == "gotls_read_return" }) {
+				t.Error("a Read that began before the tap is not seen")
+			}
 			to, env := server+"/v1/x?id=", []string{"SSL_CERT_FILE=" + ca}
 			c.tapped(filepath.Base(client), flow.SourceGoTLS, "env", env[0], client, to+"first")
 			id := "go-" + name

@@ -102,7 +102,7 @@ func openMapped(proc string, m mapping) (*os.File, error) {
 	f, err := openFile(filepath.Join(proc, pid, "root", m.path))
 	replaced := m.deleted
 	if err == nil {
-		if isMapped(f, m) {
+		if isMapped(proc, f, m) {
 			return f, nil
 		}
 		f.Close()
@@ -122,26 +122,35 @@ const inMemory = "/memfd:"
 
 // isMapped reports whether a file is the one that is mapped. For some file systems, overlayfs
 // and btrfs, the kernel shows other numbers of a mapping than of the file, so the file is then
-// mapped here to see which.
-func isMapped(file *os.File, m mapping) bool {
+// mapped here to see which; and of some overlays perf shows others than /proc/PID/maps.
+func isMapped(proc string, file *os.File, m mapping) bool {
+	if st, err := file.Stat(); err != nil || !st.Mode().IsRegular() {
+		return false
+	}
 	if of, err := statInode(file); err == nil && of == m.seen {
 		return true
 	}
 	b, err := unix.Mmap(int(file.Fd()), 0, os.Getpagesize(), unix.PROT_READ, unix.MAP_PRIVATE)
-	if err != nil { // a pipe or a folder, say
-		return false
-	}
-	defer unix.Munmap(b)
-	maps, err := os.ReadFile("/proc/self/maps")
 	if err != nil {
 		return false
 	}
-	for line := range strings.Lines(string(maps)) {
-		if own, ok := parseMapped(line, "r"); ok && own.start == uint64(uintptr(unsafe.Pointer(&b[0]))) {
-			return own.seen == m.seen
+	defer unix.Munmap(b)
+	own := mappedAt("/proc/self/maps", uint64(uintptr(unsafe.Pointer(&b[0]))), "r")
+	return own != inode{} && (own == m.seen || own == mappedAt(filepath.Join(proc, strconv.FormatUint(uint64(m.pid), 10), "maps"), m.start, "x"))
+}
+
+// mappedAt is the inode that is mapped at an address, as a process's maps show it; zero for none.
+func mappedAt(path string, start uint64, may string) inode {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return inode{}
+	}
+	for line := range strings.Lines(string(b)) {
+		if m, ok := parseMapped(line, may); ok && m.start == start {
+			return m.seen
 		}
 	}
-	return false
+	return inode{}
 }
 
 // still reports whether the file behind a mapping is what it was, as far as can be told.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -45,14 +46,17 @@ func newPrimer() (*primer, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("load program: %w", err), file.Close())
 	}
-	return &primer{prog, file, make(chan struct{}, 1)}, nil
+	return &primer{prog, file, make(chan struct{})}, nil
 }
 
-// prime does it, and does not wait.
+// primePause is the least time between two, as forks wait meanwhile, if not for long.
+const primePause = 50 * time.Millisecond
+
+// prime does it, unless it was done just now, and does not wait.
 func (p *primer) prime() {
 	select {
 	case p.asks <- struct{}{}:
-	default: // it was asked to already
+	default:
 	}
 }
 
@@ -77,5 +81,6 @@ func (p *primer) run(ctx context.Context) (err error) {
 		if err := l.Close(); err != nil {
 			return fmt.Errorf("detach from %s: %w", p.nowhere.Name(), err)
 		}
+		time.Sleep(primePause)
 	}
 }

@@ -1,33 +1,41 @@
 package probes
 
-import "golang.org/x/arch/x86/x86asm"
+import (
+	"maps"
+	"slices"
 
-// spills is true where the function puts its arguments there before it does anything else,
-// and nothing else is written there.
+	"golang.org/x/arch/x86/x86asm"
+)
+
+// spills is true where the function puts each of its arguments there before it does anything
+// else, on every way that returns, and nothing else is written there.
 func (r *routine) spills(args []register) bool {
 	if r.lost || r.bent || r.tail {
 		return false
 	}
-	spilled := make(map[int]bool) // the steps that do so
-	last := 0
-	for at := 0; len(spilled) < len(args); {
+	steps := make(map[int]int) // that spill, by the word
+	first, last := -1, 0
+	for at := 0; len(steps) < len(args); {
 		s := r.steps[at]
 		if s == nil {
 			return false
 		}
 		if i, ok := s.spill(); ok && i < len(args) && s.Args[1] == x86asm.RAX+x86asm.Reg(args[i]) {
-			spilled[at], last = true, at
+			if _, again := steps[i]; again || r.leaves(0, at) {
+				return false
+			}
+			steps[i], last = at, at
+			if first < 0 {
+				first = at
+			}
 		} else if !keeps(s.Inst, args) || s.Op == x86asm.RET || s.Op == x86asm.JMP {
 			return false
 		}
 		at += s.Len // at a branch, for more stack, past it
 	}
-	if r.leaves(0, last) {
-		return false
-	}
-	for at := range r.after(last) {
-		s := r.steps[at]
-		if !spilled[at] && (s.writes(8*len(args)) || s.Op == x86asm.LEA && s.reaches(s.Args[1], 8*len(args))) {
+	later := r.after(last)
+	for at := range r.after(first) {
+		if s := r.steps[at]; s.mayWrite(8*len(args)) && (later[at] || !slices.Contains(slices.Collect(maps.Values(steps)), at)) {
 			return false
 		}
 	}
@@ -44,9 +52,20 @@ func (s *step) spill() (word int, ok bool) {
 	return above / 8, above >= 0 && above%8 == 0
 }
 
-// writes reports whether the step may write to the first n bytes above the return address.
-func (s *step) writes(n int) bool {
-	return s.Op != x86asm.CMP && s.Op != x86asm.TEST && s.reaches(s.Args[0], n)
+// mayWrite reports whether the step may write to the first n bytes above the return address,
+// or has others know where they are.
+func (s *step) mayWrite(n int) bool {
+	switch s.Op {
+	case x86asm.CMP, x86asm.TEST:
+		return false
+	case x86asm.LEA:
+		return s.reaches(s.Args[1], n)
+	case x86asm.MOV:
+		if s.Args[1] == x86asm.RSP && s.Args[0] != x86asm.RBP {
+			return true
+		}
+	}
+	return s.reaches(s.Args[0], n)
 }
 
 // reaches reports whether an operand is memory of the stack that may be among the first n
@@ -69,7 +88,7 @@ func (s *step) reaches(operand x86asm.Arg, n int) bool {
 // after returns the steps that can be reached from one.
 func (r *routine) after(start int) map[int]bool {
 	seen := make(map[int]bool)
-	for todo := r.steps[start].next; len(todo) > 0; {
+	for todo := slices.Clone(r.steps[start].next); len(todo) > 0; {
 		at := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
 		if !seen[at] {

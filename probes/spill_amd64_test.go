@@ -38,6 +38,15 @@ func TestSpills(t *testing.T) {
 		ax + bx + cx + "ffe0":                                       false, // nobody knows where to
 		"4889c3 " + ax + bx + cx + ret:                              false, // BX is AX's
 		"48894424 08 " + "48895c2410 894c2418 " + ret:               false, // half of CX
+		ax + ax + bx + ret:                                          false, // CX never
+		"7505 " + ax + bx + cx + ret:                                false, // past AX
+		ax + bx + cx + "ebf4":                                       false, // and never returns
+		ax + "74f9 " + bx + cx + ret:                                true,  // begins again, as nothing was changed
+		ax + bx + cx + call + "74ef " + ret:                         false, // BX again, who knows whose
+		ax + "4889542408 " + bx + cx + ret:                          false, // another in between
+		ax + "488d7c2408 " + bx + cx + call + ret:                   false,
+		ax + bx + cx + "4889e7 " + call + ret:                       false, // the stack pointer is given away
+		ax + bx + cx + "4889e5 " + call + ret:                       true,
 		strings.Repeat("90 ", maxPlaced) + ax + bx + cx + ret:       false, // too long
 	} {
 		b, err := hex.DecodeString(strings.ReplaceAll(code, " ", ""))

@@ -87,7 +87,7 @@ func findGo(f *elfFile) (*target, error) {
 				returns.program = "gotls_return"
 			}
 		}
-		for _, k := range []hook{k, returns} {
+		for _, k := range []hook{returns, k} { // a call that is seen to begin is seen to end
 			if k.sites != nil {
 				t.hooks = append(t.hooks, k)
 			}
