@@ -2,6 +2,7 @@ package probes
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -141,12 +142,15 @@ func isMapped(proc string, file *os.File, m mapping) bool {
 
 // mappedAt is the inode that is mapped at an address, as a process's maps show it; zero for none.
 func mappedAt(path string, start uint64, may string) inode {
-	b, err := os.ReadFile(path)
+	f, err := os.Open(path)
 	if err != nil {
 		return inode{}
 	}
-	for line := range strings.Lines(string(b)) {
-		if m, ok := parseMapped(line, may); ok && m.start == start {
+	defer f.Close()
+	at := fmt.Appendf(nil, "%08x-", start)
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if bytes.HasPrefix(lines.Bytes(), at) {
+			m, _ := parseMapped(lines.Text(), may)
 			return m.seen
 		}
 	}
