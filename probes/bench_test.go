@@ -137,15 +137,7 @@ func BenchmarkOpenSSL(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	lib, err := os.Open(path)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer lib.Close()
-	target, err := findTarget(lib)
-	if err != nil {
-		b.Fatal(err)
-	}
+	lib, target := targetIn(b, path)
 	taps := unattached(b)
 	defer taps.Close()
 	for i := range taps.Shards() {

@@ -30,15 +30,7 @@ func TestGo(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := &capture{t, c.store}
 			client := buildClient(t, goroot, cgo, flags...)
-			exe, err := os.Open(client)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer exe.Close()
-			target, err := findTarget(exe)
-			if err != nil {
-				t.Fatal(err)
-			}
+			_, target := targetIn(t, client)
 			if runtime.GOARCH == "amd64" && !slices.ContainsFunc(target.hooks, func(h hook) bool { return h.program == "gotls_read_return" }) {
 				t.Error("a Read that began before the tap is not seen")
 			}

@@ -131,15 +131,7 @@ func TestPlaceInDoubt(t *testing.T) {
 // TestPlaceGo: the check of the stack's bound ends in a branch that every call crosses
 // before anything has moved. This test is itself a Go program with crypto/tls.
 func TestPlaceGo(t *testing.T) {
-	exe, err := os.Open("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer exe.Close()
-	target, err := findTarget(exe)
-	if err != nil {
-		t.Fatal(err)
-	}
+	exe, target := targetIn(t, "/proc/self/exe")
 	for _, h := range target.hooks {
 		for _, s := range h.sites {
 			p := s.probe(false, false)

@@ -1,7 +1,6 @@
 package probes
 
 import (
-	"maps"
 	"slices"
 
 	"golang.org/x/arch/x86/x86asm"
@@ -13,18 +12,18 @@ func (r *routine) spills(args []register) bool {
 	if r.lost || r.bent || r.tail {
 		return false
 	}
-	steps := make(map[int]int) // that spill, by the word
+	words, own := make(map[int]bool), make(map[int]bool) // that are spilled, and the steps that do so
 	first, last := -1, 0
-	for at := 0; len(steps) < len(args); {
+	for at := 0; len(words) < len(args); {
 		s := r.steps[at]
 		if s == nil {
 			return false
 		}
 		if i, ok := s.spill(); ok && i < len(args) && s.Args[1] == x86asm.RAX+x86asm.Reg(args[i]) {
-			if _, again := steps[i]; again || r.leaves(0, at) {
+			if words[i] || r.leaves(0, at) {
 				return false
 			}
-			steps[i], last = at, at
+			words[i], own[at], last = true, true, at
 			if first < 0 {
 				first = at
 			}
@@ -35,7 +34,7 @@ func (r *routine) spills(args []register) bool {
 	}
 	later := r.after(last)
 	for at := range r.after(first) {
-		if s := r.steps[at]; s.mayWrite(8*len(args)) && (later[at] || !slices.Contains(slices.Collect(maps.Values(steps)), at)) {
+		if r.steps[at].mayWrite(8*len(args)) && (later[at] || !own[at]) {
 			return false
 		}
 	}

@@ -2,7 +2,6 @@ package probes
 
 import (
 	"encoding/hex"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -57,15 +56,7 @@ func TestSpills(t *testing.T) {
 			t.Errorf("% .60x: %v", b, got)
 		}
 	}
-	exe, err := os.Open("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer exe.Close()
-	target, err := findTarget(exe)
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, target := targetIn(t, "/proc/self/exe")
 	for program, name := range map[string]string{"gotls_read_return": goRead, "gotls_return": goWrite} {
 		if !slices.ContainsFunc(target.hooks, func(h hook) bool { return h.program == program && h.sites[0].name == name }) {
 			t.Errorf("no %s on %s", program, name)

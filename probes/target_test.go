@@ -20,6 +20,21 @@ import (
 	"github.com/tollwire/tollwire/probes/signature"
 )
 
+// targetIn opens a file until the test has ended, and finds what is to be tapped in it.
+func targetIn(t testing.TB, path string) (*os.File, *target) {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	target, err := findTarget(f)
+	if err != nil {
+		t.Fatalf("%s: %v", path, err)
+	}
+	return f, target
+}
+
 // linked makes a C program with what args name linked in.
 func linked(t *testing.T, source string, args ...string) string {
 	t.Helper()
@@ -39,11 +54,10 @@ func TestPartlyExported(t *testing.T) {
 	bin := linked(t, `#include <openssl/ssl.h>
 void drop(void *);
 int main(void) { SSL *s = 0; SSL_read(s, 0, 0); SSL_write(s, 0, 0); drop(s); }`, lib, "-l:libssl.a", "-l:libcrypto.a")
-	f, err := os.Open(bin)
-	if err != nil {
-		t.Fatal(err)
+	f, target := targetIn(t, bin)
+	if target.source != flow.SourceOpenSSL {
+		t.Fatalf("%+v", target)
 	}
-	defer f.Close()
 	e, err := openELF(f)
 	if err != nil {
 		t.Fatal(err)
@@ -51,10 +65,6 @@ int main(void) { SSL *s = 0; SSL_read(s, 0, 0); SSL_write(s, 0, 0); drop(s); }`,
 	names := []string{"SSL_free", "SSL_read", "SSL_write"}
 	if exported, err := readSymbols(e, ".dynsym", ".dynstr", names); err != nil || len(exported) != 1 {
 		t.Fatalf("exported: %v, %v; want SSL_free alone", exported, err)
-	}
-	target, err := findTarget(f)
-	if err != nil || target.source != flow.SourceOpenSSL {
-		t.Fatalf("%+v, %v", target, err)
 	}
 	for _, name := range names {
 		if !slices.ContainsFunc(target.hooks, func(h hook) bool {
